@@ -1,0 +1,204 @@
+"""The driver interface, version 1: what a driver is given and what it must answer.
+
+A driver turns a `ContainerSpec` into a contained process. The engine does the rest for every driver alike:
+policy hooks, the check of asked-for features, stdio, timeouts, the store. So a driver sees only specs whose
+features its `probe` declared, and file descriptors that are ready to be used.
+"""
+
+from __future__ import annotations
+
+import abc
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+
+from execdrivers.errors import UnsupportedFeature
+from execdrivers.exit import Exit
+
+if TYPE_CHECKING:
+    from execdrivers.spec import ContainerSpec
+
+__all__ = ["INTERFACE_VERSION", "CreateRequest", "Driver", "Handle", "Plan", "Probe", "Problem", "Step", "Stdio"]
+
+#: (major, minor). A plugin of another major version is refused; a higher minor only adds.
+INTERFACE_VERSION: tuple[int, int] = (1, 0)
+
+
+@attrs.frozen
+class Problem:
+    """Why something is not to be had here, and what would fix it."""
+
+    reason: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.remedy}" if self.remedy else self.reason
+
+
+@attrs.frozen(kw_only=True)
+class Probe:
+    """A driver's answer to: can you run here, and what can you enforce?
+
+    ``features`` are names from `execdrivers.features.FEATURES`; ``missing`` says why a feature the driver knows of
+    cannot be had on this host. ``problems`` says why the driver is not available at all. ``facts`` is free-form JSON
+    for people (kernel, cgroup layout, tools found).
+    """
+
+    available: bool
+    version: str
+    features: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    missing: Mapping[str, Problem] = attrs.field(factory=dict)
+    problems: tuple[Problem, ...] = ()
+    facts: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Step:
+    """One step of a plan: a verb and its JSON arguments."""
+
+    op: str
+    args: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def __str__(self) -> str:
+        return " ".join([self.op, *(f"{key}={_plain(value)}" for key, value in self.args.items())])
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, str):
+        return value if value and value.isprintable() and not set(value) & set(" '\"=") else repr(value)
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_plain(item) for item in value) + "]"
+    return str(value)
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What a driver will do for a spec, as data. ``str()`` is for people, `to_dict` for programs and tests.
+
+    The same spec on the same host gives the same plan; making one runs nothing.
+    """
+
+    driver: str
+    steps: tuple[Step, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form: ``{"driver": …, "steps": [{"op": …, …}, …]}``."""
+        return {"driver": self.driver, "steps": [{"op": step.op, **step.args} for step in self.steps]}
+
+    def __str__(self) -> str:
+        return "\n".join(str(step) for step in self.steps)
+
+
+@attrs.frozen
+class Stdio:
+    """The three file descriptors the command gets as 0, 1 and 2. The engine owns and closes them.
+
+    Not used when the spec asks for a ``tty``: then the driver makes a terminal and `Handle.terminal` is its master.
+    """
+
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+@attrs.frozen(kw_only=True)
+class CreateRequest:
+    """All that `Driver.create` is given.
+
+    ``directory`` is the container's own directory in the store: the driver may keep files below it; the engine removes
+    it after `Handle.delete`.
+    """
+
+    id: str
+    spec: ContainerSpec
+    stdio: Stdio
+    directory: str
+
+
+class Driver(abc.ABC):
+    """A way to contain a process. One instance serves all threads of a program."""
+
+    #: Registered name, unique among drivers.
+    name: ClassVar[str]
+    #: One line for ``execdrivers drivers``.
+    summary: ClassVar[str] = ""
+    #: The interface version the driver was written for.
+    interface_version: ClassVar[tuple[int, int]] = INTERFACE_VERSION
+    #: ``auto`` takes the available driver of the greatest strength; below 0: never taken by ``auto``.
+    strength: ClassVar[int] = 0
+
+    @abc.abstractmethod
+    def probe(self) -> Probe:
+        """Whether and what the driver can do here, found out by looking or trying; no side effect remains."""
+
+    @abc.abstractmethod
+    def plan(self, spec: ContainerSpec, id: str) -> Plan:
+        """What `create` and `start` would do for this spec; runs nothing, needs no privilege.
+
+        Raises `SpecError` for what only this driver can see to be wrong.
+        """
+
+    @abc.abstractmethod
+    def create(self, request: CreateRequest) -> Handle:
+        """Make the container up to, not including, the execution of its command.
+
+        On any error nothing is left behind and `SpecError` or `LaunchError` is raised.
+        """
+
+    @abc.abstractmethod
+    def recover(self, id: str, state: Mapping[str, Any], directory: str) -> Handle:
+        """The handle again, from what `Handle.state` gave, perhaps in another process after a crash.
+
+        Works for a container that has ended as well: then `Handle.pid` is None and `Handle.delete` still cleans up.
+        """
+
+
+class Handle(abc.ABC):
+    """A driver's hold on one container. Methods may be called from any thread, but the engine serialises them."""
+
+    #: Pid of the first process as the host sees it; None once it has ended.
+    pid: int | None
+    #: Readable (poll(2)) when the first process has ended; a pidfd where there is one. -1 when there is none left.
+    exit_fd: int
+    #: Master side of the container's terminal when the spec asked for a tty, else None. The engine closes it.
+    terminal: int | None = None
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Execute the command. Raises `LaunchError` (`CommandNotFound`, `CommandNotExecutable`) when that fails."""
+
+    @abc.abstractmethod
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the first process. Raises ProcessLookupError when it has ended."""
+
+    @abc.abstractmethod
+    def kill(self) -> None:
+        """Kill every process of the container. No error when there is none."""
+
+    @abc.abstractmethod
+    def exit(self) -> Exit:
+        """How it ended; called once `exit_fd` is readable, before `delete`. Does not block."""
+
+    @abc.abstractmethod
+    def delete(self) -> None:
+        """Kill what still lives, free all the driver made outside ``directory``, close the handle's descriptors.
+
+        May be called in any state and more than once.
+        """
+
+    @abc.abstractmethod
+    def state(self) -> Mapping[str, Any]:
+        """What `Driver.recover` needs, as JSON."""
+
+    def guarantees(self) -> Mapping[str, Any]:
+        """What is in force for this container, as JSON: namespaces, capabilities, limits, seccomp …"""
+        return {}
+
+    def pids(self) -> Sequence[int]:
+        """The host's pids of all processes in the container (feature ``pids``)."""
+        raise self._unsupported("pids")
+
+    def _unsupported(self, feature: str, alternatives: Iterable[str] = ()) -> UnsupportedFeature:
+        return UnsupportedFeature(type(self).__name__, feature, "", alternatives=alternatives)
