@@ -1,0 +1,82 @@
+"""Builds ``execdrivers_native._native``: the launcher, and the module that carries and starts it.
+
+The launcher is a program of its own, freestanding, so it is compiled and linked here first; its bytes become part of the
+extension module, which leaves nothing to be found (or replaced) at run time.
+``EXECDRIVERS_SANITIZE=1`` builds the module's own C with ASan and UBSan; ``EXECDRIVERS_WERROR=1`` makes warnings errors.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).resolve().parent
+SOURCES = HERE / "execdrivers_native" / "c"
+LAUNCHER = ["launcher.c", "mounts.c", "system.c", "process.c", "exec.c"]
+
+WARNINGS = ["-Wall", "-Wextra", *(["-Werror"] if os.environ.get("EXECDRIVERS_WERROR") else [])]
+FREESTANDING = [
+    "-std=gnu11", "-Os", "-ffreestanding", "-fno-stack-protector", "-fno-pic", "-no-pie", "-static", "-nostdlib",
+    "-fno-asynchronous-unwind-tables", "-Wl,--build-id=none", "-Wl,-z,noseparate-code", "-Wl,-z,noexecstack", "-s",
+]  # fmt: skip
+SANITIZE = ["-fsanitize=address,undefined", "-g"] if os.environ.get("EXECDRIVERS_SANITIZE") else []
+
+CDEF = """
+enum ed_op {
+    ED_OP_WRITE, ED_OP_UNSHARE, ED_OP_PROPAGATION, ED_OP_ROOT, ED_OP_ROOT_OVERLAY, ED_OP_MOUNT, ED_OP_BIND,
+    ED_OP_SET_ATTRIBUTES, ED_OP_MKDIR, ED_OP_SYMLINK, ED_OP_DEVICE, ED_OP_MASK, ED_OP_READONLY, ED_OP_PIVOT,
+    ED_OP_HOSTNAME, ED_OP_DOMAINNAME, ED_OP_LOOPBACK, ED_OP_RLIMIT, ED_OP_SESSION, ED_OP_CONSOLE, ED_OP_BOUNDING,
+    ED_OP_IDENTITY, ED_OP_CAPABILITIES, ED_OP_NO_NEW_PRIVILEGES, ED_OP_UMASK, ED_OP_CHDIR, ED_OP_READY, ED_OP_EXEC,
+    ...
+};
+enum ed_kind { ED_READY, ED_STARTED, ED_EXITED, ED_FAILED, ED_GO, ... };
+struct ed_message { uint32_t kind; uint32_t step; int32_t error; char detail[244]; };
+struct ed_child { int pid; int pidfd; int control; };
+#define ED_PLAN_MAGIC ...
+#define ED_PLAN_VERSION ...
+static const unsigned char ed_launcher_image[];
+static const size_t ed_launcher_size;
+int ed_launcher(const unsigned char *image, size_t size);
+int ed_spawn(int launcher, const unsigned char *plan, size_t size, uint64_t flags, int cgroup, const int *stdio,
+             int keep_capabilities, struct ed_child *child);
+int ed_receive(int control, struct ed_message *message, int *fd);
+int ed_go(int control);
+"""
+
+
+def build_launcher() -> bytes:
+    """Compile and link the launcher; its ELF image."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[:1]
+    with tempfile.TemporaryDirectory() as scratch:
+        image = Path(scratch) / "launcher"
+        sources = [str(SOURCES / name) for name in LAUNCHER]
+        subprocess.run([*compiler, *FREESTANDING, *WARNINGS, *sources, "-o", str(image)], check=True)
+        return image.read_bytes()
+
+
+def make_builder() -> FFI:
+    """The cffi builder, with the launcher's bytes in the module's source."""
+    image = build_launcher()
+    builder = FFI()
+    builder.cdef(CDEF)
+    builder.set_source(
+        "execdrivers_native._native",
+        '#include "spawn.c"\n'
+        f"static const unsigned char ed_launcher_image[] = {{{','.join(map(str, image))}}};\n"
+        "static const size_t ed_launcher_size = sizeof ed_launcher_image;\n",
+        depends=sorted(map(str, SOURCES.iterdir())),
+        include_dirs=[str(SOURCES)],
+        extra_compile_args=["-std=gnu11", *WARNINGS, *SANITIZE, "-Wno-unused-parameter"],
+        extra_link_args=SANITIZE,
+        py_limited_api=True,
+    )
+    return builder
+
+
+ffibuilder = make_builder()

@@ -1,0 +1,127 @@
+/* The last operation: execute the command, as the first process or as the child of a reaper. */
+#include "launcher.h"
+
+#include <asm/ioctls.h>
+#include <asm/siginfo.h>
+#include <asm/signal.h>
+#include <linux/fcntl.h>
+#include <linux/mman.h>
+#include <linux/prctl.h>
+#include <linux/sched.h>
+#include <linux/wait.h>
+
+#define SIGNALS 64
+#define SIGSET_SIZE 8
+
+struct kernel_sigaction {
+    void *handler;
+    unsigned long flags;
+    void *restorer;
+    uint64_t mask;
+};
+
+/* A list of strings as execve wants it. The strings stay where they are, in the mapped plan. */
+static const char **string_list(struct args *args)
+{
+    uint32_t count = arg_count(args);
+    size_t size = ((size_t)count + 1) * sizeof(char *);
+    long list = SYS6(__NR_mmap, 0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (list < 0 && list > -4096) {
+        args->bad = 1;
+        return NULL;
+    }
+    const char **strings = (const char **)list;
+    for (uint32_t i = 0; i < count; i++)
+        strings[i] = arg_str(args, NULL);
+    return strings;
+}
+
+/* Handlers are gone since the launcher was executed; what the caller ignored (Python: SIGPIPE) still is. */
+static void default_signals(void)
+{
+    struct kernel_sigaction action = {0};
+    for (int number = 1; number <= SIGNALS; number++)
+        sys4(__NR_rt_sigaction, number, &action, NULL, SIGSET_SIZE);
+    uint64_t none = 0;
+    sys4(__NR_rt_sigprocmask, SIG_SETMASK, &none, NULL, SIGSET_SIZE);
+}
+
+/* As execvpe: each candidate in turn; the most telling error is kept. Returns only on failure. */
+static int execute(struct launcher *l, const char **candidates, const char **argv, const char **envp)
+{
+    int worst = -ENOENT;
+    for (; *candidates; candidates++) {
+        int result = (int)sys3(__NR_execve, *candidates, argv, envp);
+        if (result == -ENOENT && sys4(__NR_faccessat, AT_FDCWD, *candidates, 0, 0) < 0)
+            continue;
+        if (result == -ENOTDIR)
+            continue;
+        note(l, *candidates); /* it is there, yet cannot be executed */
+        if (result != -EACCES)
+            return result;
+        worst = result;
+    }
+    return worst;
+}
+
+/* Reap all children until the command has ended; pass on to it every signal that reaches us. */
+static int reap(long command)
+{
+    static const uint64_t all = ~0ULL;
+    int status;
+    for (;;) {
+        siginfo_t info;
+        long number = sys4(__NR_rt_sigtimedwait, &all, &info, NULL, SIGSET_SIZE);
+        if (number > 0 && number != SIGCHLD)
+            sys2(__NR_kill, command, number);
+        for (long pid; (pid = sys4(__NR_wait4, -1, &status, WNOHANG | __WALL, NULL)) > 0;)
+            if (pid == command)
+                return status;
+    }
+}
+
+static int run_under_init(struct launcher *l, const char **candidates, const char **argv, const char **envp)
+{
+    uint64_t all = ~0ULL;
+    sys4(__NR_rt_sigprocmask, SIG_SETMASK, &all, NULL, SIGSET_SIZE);
+    volatile int failure = 0; /* CLONE_VFORK: we sleep until the child has executed or left */
+    struct clone_args clone = {.flags = CLONE_VFORK | CLONE_VM, .exit_signal = SIGCHLD};
+    long command = sys2(__NR_clone3, &clone, sizeof clone);
+    if (command == 0) {
+        sys2(__NR_setpgid, 0, 0);
+        int group = (int)sys0(__NR_getpid);
+        sys3(__NR_ioctl, 0, TIOCSPGRP, &group); /* where there is a terminal; SIGTTOU is blocked, as all are */
+        default_signals();
+        failure = execute(l, candidates, argv, envp);
+        for (;;)
+            sys1(__NR_exit_group, 127);
+    }
+    if (command < 0)
+        return (int)command;
+    if (failure)
+        return failure;
+    sys3(__NR_close_range, 0, ED_CONTROL_FD - 1, 0);
+    sys5(__NR_prctl, PR_SET_NAME, "init", 0, 0, 0);
+    /* Nothing inside may look into or trace us. */
+    sys5(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+    send_message(l, ED_STARTED, 0, -1);
+    int status = reap(command);
+    send_message(l, ED_EXITED, status, -1);
+    /* The message carries the truth; the code is for those who cannot read it. */
+    for (;;)
+        sys1(__NR_exit_group, status & 0x7f ? 128 + (status & 0x7f) : status >> 8 & 0xff);
+}
+
+int op_exec(struct launcher *l, struct args *args)
+{
+    int init = (int)arg_int(args);
+    const char **candidates = string_list(args);
+    const char **argv = string_list(args);
+    const char **envp = string_list(args);
+    if (args->bad || !candidates || !argv || !envp)
+        return -EBADMSG;
+    if (init)
+        return run_under_init(l, candidates, argv, envp);
+    default_signals();
+    return execute(l, candidates, argv, envp);
+}

@@ -1,0 +1,239 @@
+/* The launcher: reads a plan and executes it, inside the new namespaces, as the container's first process.
+ *
+ * Freestanding: no libc, no heap, nothing inherited from the caller but the descriptors of plan.h. It is executed from a
+ * sealed memfd, so that nothing the container does to /proc/self/exe reaches a file (CVE-2019-5736). */
+#include "launcher.h"
+
+#include <linux/fcntl.h>
+#include <linux/mman.h>
+#include <asm/stat.h>
+
+void *memset(void *to, int byte, size_t n)
+{
+    unsigned char *p = to;
+    while (n--)
+        *p++ = (unsigned char)byte;
+    return to;
+}
+
+void *memcpy(void *restrict to, const void *restrict from, size_t n)
+{
+    unsigned char *p = to;
+    const unsigned char *q = from;
+    while (n--)
+        *p++ = *q++;
+    return to;
+}
+
+size_t text_length(const char *text)
+{
+    size_t n = 0;
+    while (text[n])
+        n++;
+    return n;
+}
+
+static uint32_t arg_u32(struct args *args)
+{
+    uint32_t value = 0;
+    if (args->end - args->at < 4)
+        args->bad = 1;
+    else {
+        memcpy(&value, args->at, 4);
+        args->at += 4;
+    }
+    return value;
+}
+
+uint64_t arg_int(struct args *args)
+{
+    uint64_t value = 0;
+    if (args->end - args->at < 8)
+        args->bad = 1;
+    else {
+        memcpy(&value, args->at, 8);
+        args->at += 8;
+    }
+    return value;
+}
+
+/* Never NULL: an unreadable string is "" and marks the arguments as bad. */
+const char *arg_str(struct args *args, uint32_t *length)
+{
+    uint32_t n = arg_u32(args);
+    if (args->bad || (uint64_t)(args->end - args->at) < (uint64_t)n + 1 || args->at[n] != 0) {
+        args->bad = 1;
+        n = 0;
+    }
+    const char *text = args->bad ? "" : (const char *)args->at;
+    if (!args->bad)
+        args->at += n + 1;
+    if (length)
+        *length = n;
+    return text;
+}
+
+/* Length of a list. An item takes 4 bytes at the least, which bounds what a damaged plan can ask for. */
+uint32_t arg_count(struct args *args)
+{
+    uint32_t n = arg_u32(args);
+    if ((uint64_t)n * 4 > (uint64_t)(args->end - args->at))
+        args->bad = 1;
+    return args->bad ? 0 : n;
+}
+
+/* Keep what the failing operation can add to its errno: a path tried, the kernel's own words. */
+void note(struct launcher *l, const char *text)
+{
+    size_t n = text_length(text);
+    if (n > sizeof l->detail - 1)
+        n = sizeof l->detail - 1;
+    memcpy(l->detail, text, n);
+    l->detail[n] = 0;
+}
+
+/* struct msghdr and cmsghdr as the kernel reads them; uapi headers do not have the first. */
+struct message_header {
+    void *name;
+    int name_length;
+    struct {
+        void *base;
+        size_t length;
+    } *parts;
+    size_t part_count;
+    void *control;
+    size_t control_length;
+    unsigned int flags;
+};
+
+struct rights {
+    size_t length;
+    int level, type, fd;
+    int padding;
+};
+
+void send_message(struct launcher *l, uint32_t kind, int error, int fd)
+{
+    struct ed_message message = {.kind = kind, .step = l->step, .error = error};
+    memcpy(message.detail, l->detail, sizeof message.detail);
+    struct {
+        void *base;
+        size_t length;
+    } part = {&message, sizeof message};
+    struct rights rights = {.length = 20, .level = 1 /* SOL_SOCKET */, .type = 1 /* SCM_RIGHTS */, .fd = fd};
+    struct message_header header = {.parts = (void *)&part, .part_count = 1};
+    if (fd >= 0) {
+        header.control = &rights;
+        header.control_length = sizeof rights;
+    }
+    sys3(__NR_sendmsg, ED_CONTROL_FD, &header, 0x4000 /* MSG_NOSIGNAL */);
+}
+
+/* Block until the caller says go. Its death closes the socket: then there is nobody to run for. */
+int await_go(void)
+{
+    struct ed_message message;
+    long n;
+    do
+        n = sys3(__NR_read, ED_CONTROL_FD, &message, sizeof message);
+    while (n == -EINTR);
+    return n == sizeof message && message.kind == ED_GO ? 0 : -ECANCELED;
+}
+
+typedef int operation(struct launcher *, struct args *);
+
+static operation *const operations[] = {
+    [ED_OP_WRITE] = op_write,
+    [ED_OP_UNSHARE] = op_unshare,
+    [ED_OP_PROPAGATION] = op_propagation,
+    [ED_OP_ROOT] = op_root,
+    [ED_OP_ROOT_OVERLAY] = op_root_overlay,
+    [ED_OP_MOUNT] = op_mount,
+    [ED_OP_BIND] = op_bind,
+    [ED_OP_SET_ATTRIBUTES] = op_set_attributes,
+    [ED_OP_MKDIR] = op_mkdir,
+    [ED_OP_SYMLINK] = op_symlink,
+    [ED_OP_DEVICE] = op_device,
+    [ED_OP_MASK] = op_mask,
+    [ED_OP_READONLY] = op_readonly,
+    [ED_OP_PIVOT] = op_pivot,
+    [ED_OP_HOSTNAME] = op_hostname,
+    [ED_OP_DOMAINNAME] = op_domainname,
+    [ED_OP_LOOPBACK] = op_loopback,
+    [ED_OP_RLIMIT] = op_rlimit,
+    [ED_OP_SESSION] = op_session,
+    [ED_OP_CONSOLE] = op_console,
+    [ED_OP_BOUNDING] = op_bounding,
+    [ED_OP_IDENTITY] = op_identity,
+    [ED_OP_CAPABILITIES] = op_capabilities,
+    [ED_OP_NO_NEW_PRIVILEGES] = op_no_new_privileges,
+    [ED_OP_UMASK] = op_umask,
+    [ED_OP_CHDIR] = op_chdir,
+    [ED_OP_READY] = op_ready,
+    [ED_OP_EXEC] = op_exec,
+};
+
+#define OPERATION_COUNT (sizeof operations / sizeof *operations)
+
+static int run_plan(struct launcher *l, const unsigned char *plan, size_t size)
+{
+    struct ed_plan_header header;
+    if (size < sizeof header)
+        return -EBADMSG;
+    memcpy(&header, plan, sizeof header);
+    if (header.magic != ED_PLAN_MAGIC || header.version != ED_PLAN_VERSION || header.size != size)
+        return -EBADMSG;
+    const unsigned char *at = plan + sizeof header, *end = plan + size;
+    for (l->step = 0; l->step < header.count; l->step++) {
+        uint32_t code, length;
+        if (end - at < 8)
+            return -EBADMSG;
+        memcpy(&code, at, 4);
+        memcpy(&length, at + 4, 4);
+        at += 8;
+        if (length > (size_t)(end - at) || code >= OPERATION_COUNT || !operations[code])
+            return -EBADMSG;
+        struct args args = {at, at + length, 0};
+        int result = operations[code](l, &args);
+        if (result < 0)
+            return result;
+        at += length;
+    }
+    return -EBADMSG; /* a plan ends by executing something */
+}
+
+static int map_plan(const unsigned char **plan, size_t *size)
+{
+    scoped_fd fd = ED_PLAN_FD;
+    struct stat st;
+    long result = sys2(__NR_fstat, fd, &st);
+    if (result < 0)
+        return (int)result;
+    *size = (size_t)st.st_size;
+    result = SYS6(__NR_mmap, 0, *size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (result < 0 && result > -4096)
+        return (int)result;
+    *plan = (const unsigned char *)result;
+    return 0;
+}
+
+__attribute__((noreturn, used)) void launcher_main(void)
+{
+    struct launcher l = {.root = -1, .console = -1};
+    const unsigned char *plan = NULL;
+    size_t size = 0;
+    sys3(__NR_fcntl, ED_CONTROL_FD, F_SETFD, FD_CLOEXEC);
+    sys1(__NR_umask, 022); /* not the caller's */
+    int result = map_plan(&plan, &size);
+    if (result == 0)
+        result = run_plan(&l, plan, size);
+    send_message(&l, ED_FAILED, -result, -1);
+    for (;;)
+        sys1(__NR_exit_group, 125);
+}
+
+#if defined(__x86_64__)
+__asm__(".globl _start\n_start:\n xor %ebp, %ebp\n and $-16, %rsp\n call launcher_main\n");
+#elif defined(__aarch64__)
+__asm__(".globl _start\n_start:\n mov x29, #0\n mov x30, #0\n bl launcher_main\n");
+#endif

@@ -1,0 +1,67 @@
+/* Inside the launcher: its state, the reading of arguments, and the operations, one per line of plan.h. */
+#ifndef EXECDRIVERS_LAUNCHER_H
+#define EXECDRIVERS_LAUNCHER_H
+
+#include "plan.h"
+#include "sys.h"
+
+/* -ffreestanding: gcc calls these for struct copies, so launcher.c has them. */
+void *memset(void *to, int byte, size_t n);
+void *memcpy(void *restrict to, const void *restrict from, size_t n);
+
+struct launcher {
+    int root;     /* mount of the root-to-be, then "/" */
+    int console;  /* master of the container's terminal until it is sent, or -1 */
+    uint32_t step;
+    char detail[sizeof(((struct ed_message *)0)->detail)];
+};
+
+/* Reads arguments of one operation; `bad` once anything did not fit, so that it is checked once at the end. */
+struct args {
+    const unsigned char *at, *end;
+    int bad;
+};
+
+uint64_t arg_int(struct args *args);
+const char *arg_str(struct args *args, uint32_t *length);
+uint32_t arg_count(struct args *args);
+
+size_t text_length(const char *text);
+void note(struct launcher *l, const char *text);
+void send_message(struct launcher *l, uint32_t kind, int error, int fd);
+int await_go(void);
+
+/* mounts.c */
+int op_propagation(struct launcher *l, struct args *args);
+int op_root(struct launcher *l, struct args *args);
+int op_root_overlay(struct launcher *l, struct args *args);
+int op_mount(struct launcher *l, struct args *args);
+int op_bind(struct launcher *l, struct args *args);
+int op_set_attributes(struct launcher *l, struct args *args);
+int op_mkdir(struct launcher *l, struct args *args);
+int op_symlink(struct launcher *l, struct args *args);
+int op_device(struct launcher *l, struct args *args);
+int op_mask(struct launcher *l, struct args *args);
+int op_readonly(struct launcher *l, struct args *args);
+int op_pivot(struct launcher *l, struct args *args);
+/* system.c */
+int op_write(struct launcher *l, struct args *args);
+int op_unshare(struct launcher *l, struct args *args);
+int op_hostname(struct launcher *l, struct args *args);
+int op_domainname(struct launcher *l, struct args *args);
+int op_loopback(struct launcher *l, struct args *args);
+/* process.c */
+int op_rlimit(struct launcher *l, struct args *args);
+int op_session(struct launcher *l, struct args *args);
+int op_console(struct launcher *l, struct args *args);
+int op_bounding(struct launcher *l, struct args *args);
+int op_identity(struct launcher *l, struct args *args);
+int op_capabilities(struct launcher *l, struct args *args);
+int op_no_new_privileges(struct launcher *l, struct args *args);
+int op_umask(struct launcher *l, struct args *args);
+int op_chdir(struct launcher *l, struct args *args);
+int op_ready(struct launcher *l, struct args *args);
+/* exec.c */
+int op_exec(struct launcher *l, struct args *args);
+
+#endif

@@ -1,0 +1,407 @@
+/* Operations on mounts and on the container's tree.
+ *
+ * A path inside the root-to-be is resolved with openat2(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS) and used by descriptor
+ * from then on, so that no symbolic link of a hostile rootfs, however it is swapped meanwhile, leads outside. */
+#include "launcher.h"
+
+#include <linux/fcntl.h>
+#include <linux/magic.h>
+#include <linux/mount.h>
+#include <linux/openat2.h>
+#include <asm/stat.h>
+#include <linux/stat.h>
+
+#define UMOUNT_DETACH 2
+#define DEV(major, minor) \
+    (((minor) & 0xff) | (((major) & 0xfff) << 8) | (((minor) & ~0xffULL) << 12) | (((major) & ~0xfffULL) << 32))
+
+static int open_inside(const struct launcher *l, const char *path, uint64_t flags)
+{
+    while (*path == '/')
+        path++;
+    struct open_how how = {.flags = flags | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+    long fd;
+    do /* EAGAIN: somebody renamed along the path; the kernel cannot tell whether it stayed inside */
+        fd = sys4(__NR_openat2, l->root, *path ? path : ".", &how, sizeof how);
+    while (fd == -EAGAIN || fd == -EINTR);
+    return (int)fd;
+}
+
+/* Split "/a/b/c" into the directory "/a/b" (opened, made where missing) and the name "c". */
+static int open_parent(const struct launcher *l, const char *path, const char **name)
+{
+    char prefix[4096];
+    size_t length = text_length(path), slash = length;
+    if (length >= sizeof prefix)
+        return -ENAMETOOLONG;
+    while (slash && path[slash - 1] != '/')
+        slash--;
+    *name = path + slash;
+    if (!**name)
+        return -EINVAL;
+    int directory = open_inside(l, "/", O_PATH | O_DIRECTORY);
+    for (size_t at = 0; at < slash && directory >= 0;) {
+        while (at < slash && path[at] == '/')
+            at++;
+        size_t end = at;
+        while (end < slash && path[end] != '/')
+            end++;
+        if (end == at)
+            break;
+        memcpy(prefix, path, end);
+        prefix[end] = 0;
+        int next = open_inside(l, prefix, O_PATH | O_DIRECTORY);
+        if (next == -ENOENT) {
+            long made = sys3(__NR_mkdirat, directory, prefix + at, 0755);
+            /* NOFOLLOW: what is there now must be the directory just made, not a link put in its place. */
+            next = made < 0 && made != -EEXIST
+                       ? (int)made
+                       : (int)sys4(__NR_openat, directory, prefix + at,
+                                   O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+        }
+        close_fd(&directory);
+        directory = next;
+        at = end;
+    }
+    return directory;
+}
+
+/* The destination of a mount, made where missing if asked to: a directory, or an empty file. */
+static int open_destination(const struct launcher *l, const char *path, int directory, int create)
+{
+    int fd = open_inside(l, path, O_PATH);
+    if (fd != -ENOENT || !create)
+        return fd;
+    const char *name;
+    scoped_fd parent = open_parent(l, path, &name);
+    if (parent < 0)
+        return parent;
+    long made;
+    if (directory)
+        made = sys3(__NR_mkdirat, parent, name, 0755);
+    else {
+        made = sys4(__NR_openat, parent, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644);
+        if (made >= 0)
+            sys1(__NR_close, made);
+    }
+    if (made < 0 && made != -EEXIST)
+        return (int)made;
+    return (int)sys4(__NR_openat, parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+}
+
+static int file_mode(int fd)
+{
+    struct statx st;
+    long result = sys5(__NR_statx, fd, "", AT_EMPTY_PATH, STATX_TYPE, &st);
+    return result < 0 ? (int)result : st.stx_mode & S_IFMT;
+}
+
+static int set_attributes(int fd, int recursive, uint64_t set, uint64_t clear, uint64_t propagation)
+{
+    struct mount_attr attr = {.attr_set = set, .attr_clr = clear, .propagation = propagation};
+    if (!set && !clear && !propagation)
+        return 0;
+    return (int)sys5(__NR_mount_setattr, fd, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &attr, sizeof attr);
+}
+
+static int attach(int mount, int destination)
+{
+    return (int)sys5(__NR_move_mount, mount, "", destination, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+}
+
+static int clone_tree(int directory, const char *path, int recursive)
+{
+    return (int)sys3(__NR_open_tree, directory, path,
+                     OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (recursive ? AT_RECURSIVE : 0) |
+                         (*path ? 0 : AT_EMPTY_PATH));
+}
+
+/* A file system context keeps the kernel's own explanation ("e tmpfs: Bad value for 'size'"). */
+static void note_fs_log(struct launcher *l, int context)
+{
+    char text[sizeof l->detail];
+    long n = sys3(__NR_read, context, text, sizeof text - 1);
+    if (n <= 0)
+        return;
+    text[n] = 0;
+    note(l, text[0] && text[1] == ' ' ? text + 2 : text);
+}
+
+static int fs_option(int context, const char *option)
+{
+    char key[256];
+    size_t n = 0;
+    while (option[n] && option[n] != '=' && n < sizeof key - 1)
+        n++;
+    memcpy(key, option, n);
+    key[n] = 0;
+    if (option[n] == '=')
+        return (int)sys5(__NR_fsconfig, context, FSCONFIG_SET_STRING, key, option + n + 1, 0);
+    return (int)sys5(__NR_fsconfig, context, FSCONFIG_SET_FLAG, key, NULL, 0);
+}
+
+/* A new mount of a file system, not attached anywhere; the options are read from args unless that is NULL. */
+static int make_mount(struct launcher *l, const char *type, const char *source, struct args *options, uint64_t attributes)
+{
+    scoped_fd context = (int)sys2(__NR_fsopen, type, FSOPEN_CLOEXEC);
+    if (context < 0)
+        return context;
+    long result = 0;
+    if (*source)
+        result = sys5(__NR_fsconfig, context, FSCONFIG_SET_STRING, "source", source, 0);
+    for (uint32_t n = options ? arg_count(options) : 0; n && result >= 0; n--)
+        result = fs_option(context, arg_str(options, NULL));
+    if (result >= 0)
+        result = sys5(__NR_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
+    if (result >= 0)
+        result = sys3(__NR_fsmount, context, FSMOUNT_CLOEXEC, attributes);
+    if (result < 0)
+        note_fs_log(l, context);
+    return (int)result;
+}
+
+int op_propagation(struct launcher *l, struct args *args)
+{
+    (void)l;
+    uint64_t flags = arg_int(args);
+    return args->bad ? -EBADMSG : (int)sys5(__NR_mount, NULL, "/", NULL, flags, NULL);
+}
+
+int op_root(struct launcher *l, struct args *args)
+{
+    const char *path = arg_str(args, NULL);
+    int recursive = (int)arg_int(args);
+    uint64_t set = arg_int(args);
+    if (args->bad)
+        return -EBADMSG;
+    l->root = clone_tree(AT_FDCWD, path, recursive);
+    if (l->root < 0)
+        return l->root;
+    int result = set_attributes(l->root, recursive, set, 0, 0);
+    if (result < 0)
+        return result;
+    /* pivot_root wants a mount point; the place itself will do, over what is there. */
+    return (int)sys5(__NR_move_mount, l->root, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH);
+}
+
+int op_root_overlay(struct launcher *l, struct args *args)
+{
+    const char *path = arg_str(args, NULL);
+    uint64_t set = arg_int(args);
+    int userxattr = (int)arg_int(args);
+    scoped_fd lower = (int)sys4(__NR_openat, AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    if (lower < 0)
+        return lower;
+    scoped_fd layer = make_mount(l, "tmpfs", "tmpfs", args, 0);
+    if (layer < 0 || args->bad)
+        return args->bad ? -EBADMSG : layer;
+    /* overlayfs takes layers by path, and only from mounts that are attached. */
+    long result = sys5(__NR_move_mount, layer, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH);
+    if (result < 0)
+        return (int)result;
+    sys3(__NR_mkdirat, layer, "upper", 0755);
+    sys3(__NR_mkdirat, layer, "work", 0700);
+    result = sys1(__NR_fchdir, layer);
+    if (result < 0)
+        return (int)result;
+    scoped_fd context = (int)sys2(__NR_fsopen, "overlay", FSOPEN_CLOEXEC);
+    if (context < 0)
+        return context;
+    char lower_path[] = "/proc/self/fd/\0\0\0\0\0\0\0\0\0\0";
+    char digits[10];
+    size_t count = 0, at = 14;
+    for (int n = lower; n || !count; n /= 10)
+        digits[count++] = (char)('0' + n % 10);
+    while (count)
+        lower_path[at++] = digits[--count];
+    const char *options[][2] = {
+        {"source", "overlay"}, {"lowerdir", lower_path}, {"upperdir", "upper"}, {"workdir", "work"}};
+    for (size_t i = 0; i < sizeof options / sizeof *options && result >= 0; i++)
+        result = sys5(__NR_fsconfig, context, FSCONFIG_SET_STRING, options[i][0], options[i][1], 0);
+    if (result >= 0 && userxattr)
+        result = sys5(__NR_fsconfig, context, FSCONFIG_SET_FLAG, "userxattr", NULL, 0);
+    if (result >= 0)
+        result = sys5(__NR_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
+    if (result >= 0)
+        result = sys3(__NR_fsmount, context, FSMOUNT_CLOEXEC, set);
+    sys1(__NR_chdir, "/");
+    if (result < 0) {
+        note_fs_log(l, context);
+        return (int)result;
+    }
+    l->root = (int)result;
+    return (int)sys5(__NR_move_mount, l->root, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH);
+}
+
+int op_mount(struct launcher *l, struct args *args)
+{
+    const char *type = arg_str(args, NULL);
+    const char *source = arg_str(args, NULL);
+    const char *path = arg_str(args, NULL);
+    uint64_t attributes = arg_int(args);
+    int create = (int)arg_int(args);
+    scoped_fd destination = open_destination(l, path, 1, create);
+    if (destination < 0)
+        return destination;
+    scoped_fd mount = make_mount(l, type, source, args, attributes);
+    if (mount < 0 || args->bad)
+        return args->bad ? -EBADMSG : mount;
+    return attach(mount, destination);
+}
+
+int op_bind(struct launcher *l, struct args *args)
+{
+    const char *source = arg_str(args, NULL);
+    const char *path = arg_str(args, NULL);
+    int recursive = (int)arg_int(args);
+    uint64_t set = arg_int(args), clear = arg_int(args);
+    uint64_t recursive_set = arg_int(args), recursive_clear = arg_int(args);
+    uint64_t propagation = arg_int(args);
+    int create = (int)arg_int(args);
+    if (args->bad)
+        return -EBADMSG;
+    scoped_fd tree = clone_tree(AT_FDCWD, source, recursive);
+    if (tree < 0) {
+        note(l, "source");
+        return tree;
+    }
+    int mode = file_mode(tree);
+    if (mode < 0)
+        return mode;
+    int result = set_attributes(tree, 1, recursive_set, recursive_clear, 0);
+    if (result >= 0)
+        result = set_attributes(tree, 0, set, clear, 0);
+    if (result < 0)
+        return result;
+    scoped_fd destination = open_destination(l, path, mode == S_IFDIR, create);
+    if (destination < 0)
+        return destination;
+    result = attach(tree, destination);
+    return result < 0 ? result : set_attributes(tree, recursive, 0, 0, propagation);
+}
+
+int op_set_attributes(struct launcher *l, struct args *args)
+{
+    const char *path = arg_str(args, NULL);
+    int recursive = (int)arg_int(args);
+    uint64_t set = arg_int(args), clear = arg_int(args), propagation = arg_int(args);
+    if (args->bad)
+        return -EBADMSG;
+    scoped_fd mount = open_inside(l, path, O_PATH);
+    return mount < 0 ? mount : set_attributes(mount, recursive, set, clear, propagation);
+}
+
+int op_mkdir(struct launcher *l, struct args *args)
+{
+    const char *path = arg_str(args, NULL), *name;
+    uint64_t mode = arg_int(args);
+    if (args->bad)
+        return -EBADMSG;
+    scoped_fd parent = open_parent(l, path, &name);
+    if (parent < 0)
+        return parent;
+    long result = sys3(__NR_mkdirat, parent, name, mode);
+    return result == -EEXIST ? 0 : (int)result;
+}
+
+int op_symlink(struct launcher *l, struct args *args)
+{
+    const char *target = arg_str(args, NULL), *path = arg_str(args, NULL), *name;
+    if (args->bad)
+        return -EBADMSG;
+    scoped_fd parent = open_parent(l, path, &name);
+    if (parent < 0)
+        return parent;
+    long result = sys3(__NR_symlinkat, target, parent, name);
+    return result == -EEXIST ? 0 : (int)result;
+}
+
+/* A node, bound onto itself: its own mount stays usable when the file system it lies on becomes nodev. */
+int op_device(struct launcher *l, struct args *args)
+{
+    const char *path = arg_str(args, NULL), *name;
+    uint64_t mode = arg_int(args), major = arg_int(args), minor = arg_int(args);
+    uint64_t uid = arg_int(args), gid = arg_int(args);
+    if (args->bad)
+        return -EBADMSG;
+    scoped_fd parent = open_parent(l, path, &name);
+    if (parent < 0)
+        return parent;
+    sys3(__NR_unlinkat, parent, name, 0);
+    long result = sys4(__NR_mknodat, parent, name, mode, DEV(major, minor));
+    if (result < 0)
+        return (int)result;
+    scoped_fd node = (int)sys4(__NR_openat, parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+    if (node < 0)
+        return node;
+    result = sys5(__NR_fchownat, node, "", uid, gid, AT_EMPTY_PATH);
+    if (result >= 0) /* the umask has cut the mode of mknod; fchmodat cannot take an O_PATH descriptor */
+        result = sys3(__NR_fchmodat, parent, name, mode & 07777);
+    if (result < 0)
+        return (int)result;
+    scoped_fd tree = clone_tree(node, "", 0);
+    return tree < 0 ? tree : attach(tree, node);
+}
+
+int op_mask(struct launcher *l, struct args *args)
+{
+    const char *path = arg_str(args, NULL);
+    if (args->bad)
+        return -EBADMSG;
+    scoped_fd target = open_inside(l, path, O_PATH);
+    if (target == -ENOENT || target == -ENOTDIR)
+        return 0;
+    if (target < 0)
+        return target;
+    int mode = file_mode(target);
+    if (mode < 0)
+        return mode;
+    if (mode == S_IFDIR) {
+        scoped_fd empty = make_mount(l, "tmpfs", "tmpfs", NULL, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID |
+                                                                    MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+        return empty < 0 ? empty : attach(empty, target);
+    }
+    /* The host's null device, looked at before it is used: what looks like it may be anything (CVE-2025-31133). */
+    scoped_fd null = clone_tree(AT_FDCWD, "/dev/null", 0);
+    if (null < 0)
+        return null;
+    struct statx st;
+    long result = sys5(__NR_statx, null, "", AT_EMPTY_PATH, STATX_TYPE, &st);
+    if (result < 0)
+        return (int)result;
+    if ((st.stx_mode & S_IFMT) != S_IFCHR || st.stx_rdev_major != 1 || st.stx_rdev_minor != 3) {
+        note(l, "the host's /dev/null is not the null device");
+        return -ENODEV;
+    }
+    return attach(null, target);
+}
+
+int op_readonly(struct launcher *l, struct args *args)
+{
+    const char *path = arg_str(args, NULL);
+    if (args->bad)
+        return -EBADMSG;
+    scoped_fd target = open_inside(l, path, O_PATH);
+    if (target == -ENOENT || target == -ENOTDIR)
+        return 0;
+    if (target < 0)
+        return target;
+    scoped_fd tree = clone_tree(target, "", 1);
+    if (tree < 0)
+        return tree;
+    int result = set_attributes(tree, 1, MOUNT_ATTR_RDONLY, 0, 0);
+    return result < 0 ? result : attach(tree, target);
+}
+
+int op_pivot(struct launcher *l, struct args *args)
+{
+    (void)args;
+    long result = sys1(__NR_fchdir, l->root);
+    if (result >= 0)
+        result = sys2(__NR_pivot_root, ".", ".");
+    if (result >= 0) /* the host's root now lies over ours */
+        result = sys2(__NR_umount2, ".", UMOUNT_DETACH);
+    if (result >= 0)
+        result = sys1(__NR_chdir, "/");
+    return (int)result;
+}

@@ -1,0 +1,67 @@
+/* What caller and launcher agree on: the plan's format, the operations, the messages.
+ *
+ * A plan is a header and then operations, all integers little-endian and unaligned. An operation is its code (u32), the
+ * length of its arguments in bytes (u32), and the arguments: an integer is a u64; a string is its length (u32), the
+ * bytes, and a NUL; a list is its length (u32) and its items. */
+#ifndef EXECDRIVERS_PLAN_H
+#define EXECDRIVERS_PLAN_H
+
+#include <stdint.h>
+
+#define ED_PLAN_MAGIC 0x6e6c5045u /* "EPln" */
+#define ED_PLAN_VERSION 1u
+
+struct ed_plan_header {
+    uint32_t magic, version, size, count; /* size: of all, header included, in bytes */
+};
+
+/* Descriptors the launcher is started with; stdio is 0, 1, 2. */
+enum { ED_PLAN_FD = 3, ED_CONTROL_FD = 4, ED_LAUNCHER_FD = 5 };
+
+enum ed_op {
+    ED_OP_WRITE = 1,     /* path, data: write a file of the host's (cgroup, /proc, sysctl of our own namespaces) */
+    ED_OP_UNSHARE,       /* flags */
+    ED_OP_PROPAGATION,   /* flags: MS_REC|MS_PRIVATE … for the whole tree of mounts */
+    ED_OP_ROOT,          /* path, recursive, attributes set: the directory becomes the root-to-be */
+    ED_OP_ROOT_OVERLAY,  /* path, tmpfs options: the same under a layer in memory */
+    ED_OP_MOUNT,         /* type, source, destination, attributes, options, create */
+    ED_OP_BIND,          /* source, destination, recursive, set, clear, recursive set, recursive clear, create */
+    ED_OP_SET_ATTRIBUTES,/* destination, recursive, set, clear, propagation */
+    ED_OP_MKDIR,         /* destination, mode */
+    ED_OP_SYMLINK,       /* target, destination */
+    ED_OP_DEVICE,        /* destination, mode with type, major, minor, uid, gid */
+    ED_OP_MASK,          /* destination: reads as empty; absent is fine */
+    ED_OP_READONLY,      /* destination: remounted read-only with all below; absent is fine */
+    ED_OP_PIVOT,         /* the root-to-be becomes the root, the host's tree is gone */
+    ED_OP_HOSTNAME,      /* name */
+    ED_OP_DOMAINNAME,    /* name */
+    ED_OP_LOOPBACK,      /* lo up */
+    ED_OP_RLIMIT,        /* resource, soft, hard */
+    ED_OP_SESSION,       /* setsid */
+    ED_OP_CONSOLE,       /* rows, columns, uid: a terminal of the container's own devpts as stdio and /dev/console */
+    ED_OP_BOUNDING,      /* mask: drop all else from the bounding set */
+    ED_OP_IDENTITY,      /* uid, gid, set groups?, groups */
+    ED_OP_CAPABILITIES,  /* effective, permitted, inheritable, ambient */
+    ED_OP_NO_NEW_PRIVILEGES,
+    ED_OP_UMASK,         /* mask */
+    ED_OP_CHDIR,         /* path */
+    ED_OP_READY,         /* tell the caller, wait for its word to go on */
+    ED_OP_EXEC,          /* init?, candidates, args, env */
+};
+
+enum ed_kind {
+    ED_READY = 1, /* all but the execution is done; the terminal's master comes along if there is one */
+    ED_STARTED,   /* under init: the command runs. Without init the closed socket says so */
+    ED_EXITED,    /* under init: error is the command's wait status */
+    ED_FAILED,    /* step, error, and in detail what the kernel or the launcher adds */
+    ED_GO,        /* from the caller */
+};
+
+struct ed_message {
+    uint32_t kind;
+    uint32_t step;
+    int32_t error;
+    char detail[244]; /* NUL-terminated */
+};
+
+#endif

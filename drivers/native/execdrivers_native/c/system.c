@@ -1,0 +1,56 @@
+/* Operations on files of the host, namespaces, names and the loopback interface. */
+#include "launcher.h"
+
+#include <linux/fcntl.h>
+#include <linux/if.h>
+#include <linux/sockios.h>
+#include <sys/socket.h> /* constants and types only: nothing here is linked with a libc */
+
+int op_write(struct launcher *l, struct args *args)
+{
+    (void)l;
+    uint32_t length;
+    const char *path = arg_str(args, NULL), *data = arg_str(args, &length);
+    if (args->bad)
+        return -EBADMSG;
+    scoped_fd fd = (int)sys4(__NR_openat, AT_FDCWD, path, O_WRONLY | O_CLOEXEC | O_NOCTTY, 0);
+    if (fd < 0)
+        return fd;
+    long n = sys3(__NR_write, fd, data, length);
+    return n < 0 ? (int)n : n == (long)length ? 0 : -EIO;
+}
+
+int op_unshare(struct launcher *l, struct args *args)
+{
+    (void)l;
+    uint64_t flags = arg_int(args);
+    return args->bad ? -EBADMSG : (int)sys1(__NR_unshare, flags);
+}
+
+int op_hostname(struct launcher *l, struct args *args)
+{
+    (void)l;
+    uint32_t length;
+    const char *name = arg_str(args, &length);
+    return args->bad ? -EBADMSG : (int)sys2(__NR_sethostname, name, length);
+}
+
+int op_domainname(struct launcher *l, struct args *args)
+{
+    (void)l;
+    uint32_t length;
+    const char *name = arg_str(args, &length);
+    return args->bad ? -EBADMSG : (int)sys2(__NR_setdomainname, name, length);
+}
+
+int op_loopback(struct launcher *l, struct args *args)
+{
+    (void)l;
+    (void)args;
+    scoped_fd fd = (int)sys3(__NR_socket, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return fd;
+    struct ifreq request = {.ifr_name = "lo"};
+    request.ifr_flags = IFF_UP | IFF_RUNNING;
+    return (int)sys3(__NR_ioctl, fd, SIOCSIFFLAGS, &request);
+}

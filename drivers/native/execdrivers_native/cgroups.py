@@ -1,0 +1,268 @@
+"""The container's cgroups: which directories with which values (data), and the making, reading and removing of them.
+
+v1 has one hierarchy per controller: the launcher writes itself into each (``tasks``, which for a single thread spares the
+kernel's global lock that ``cgroup.procs`` takes). On v2 the process is born in its cgroup (``CLONE_INTO_CGROUP``).
+Sources: Linux Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst; conversions as in the OCI runtime spec and runc.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+from execdrivers.driver import Step
+from execdrivers.errors import LaunchError
+from execdrivers_native.host import CgroupLayout
+
+if TYPE_CHECKING:
+    from execdrivers.spec import Resources
+
+__all__ = ["PARENT", "CgroupDir", "create", "kill", "oom_kills", "plan", "processes", "remove"]
+
+#: Directory, in each hierarchy, of all our containers' cgroups; it stays.
+PARENT = "execdrivers"
+
+_PERIOD = 100_000  # microseconds, as Docker
+
+
+@attrs.frozen
+class CgroupDir:
+    """One directory to be made: in which hierarchy, with which values written in this order."""
+
+    mount_point: str
+    name: str
+    controllers: tuple[str, ...]
+    version: int
+    values: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def path(self) -> str:
+        """Absolute path of the directory."""
+        return f"{self.mount_point}/{PARENT}/{self.name}"
+
+    def step(self) -> Step:
+        """As a step of the plan that people see."""
+        return Step("cgroup", {"path": self.path, **dict(self.values)})
+
+
+def plan(resources: Resources | None, id: str, layout: CgroupLayout, *, swap: bool, track: bool) -> tuple[CgroupDir, ...]:
+    """The cgroups a container needs: none where nothing is limited, unless it must be tracked (no pid namespace)."""
+    wanted: dict[str, list[tuple[str, str]]] = {}
+    if resources is not None:
+        for controller in ("memory", "pids", "cpu", "cpuset"):
+            version = 1 if controller in layout.v1 else 2
+            values = _VALUES[controller](resources, version, swap)
+            if values:
+                wanted[controller] = values
+    if track and not (wanted.keys() & layout.v2_controllers):
+        wanted.setdefault("freezer" if "freezer" in layout.v1 else "", [])
+    v1: dict[str, tuple[list[str], list[tuple[str, str]]]] = {}
+    v2: tuple[list[str], list[tuple[str, str]]] = ([], [])
+    for controller, values in wanted.items():
+        mount_point = layout.v1.get(controller)
+        names, all_values = v1.setdefault(mount_point, ([], [])) if mount_point else v2
+        names.append(controller)
+        all_values.extend(values)
+    made = [CgroupDir(point, id, tuple(names), 1, tuple(values)) for point, (names, values) in v1.items()]
+    if v2[0]:
+        made.append(CgroupDir(layout.v2, id, tuple(name for name in v2[0] if name), 2, tuple(v2[1])))
+    return tuple(made)
+
+
+def _memory(r: Resources, version: int, swap: bool) -> list[tuple[str, str]]:
+    values = []
+    if r.memory is not None:
+        values.append(("memory.limit_in_bytes" if version == 1 else "memory.max", _limit(r.memory, version)))
+    # Unset: no swap, so that the memory limit is the whole truth.
+    total = r.memory_swap if r.memory_swap is not None else r.memory
+    if total is not None and swap:
+        if version == 1:
+            values.append(("memory.memsw.limit_in_bytes", _limit(total, 1)))
+        else:
+            only_swap = -1 if total < 0 else total - max(r.memory or 0, 0)
+            values.append(("memory.swap.max", _limit(only_swap, 2)))
+    if r.memory_reservation is not None:
+        values.append(
+            ("memory.soft_limit_in_bytes" if version == 1 else "memory.low", _limit(r.memory_reservation, version))
+        )
+    return values
+
+
+def _pids(r: Resources, version: int, swap: bool) -> list[tuple[str, str]]:
+    return [("pids.max", "max" if r.pids < 0 else str(r.pids))] if r.pids is not None else []
+
+
+def _cpu(r: Resources, version: int, swap: bool) -> list[tuple[str, str]]:
+    period = r.cpu_period or _PERIOD
+    quota = round(r.cpus * period) if r.cpus is not None else r.cpu_quota
+    values = []
+    if version == 1:
+        if r.cpu_shares is not None:
+            values.append(("cpu.shares", str(r.cpu_shares)))
+        if r.cpu_period is not None or r.cpus is not None:
+            values.append(("cpu.cfs_period_us", str(period)))
+        if quota is not None:
+            values.append(("cpu.cfs_quota_us", str(quota)))
+    else:
+        if r.cpu_shares is not None:
+            # [2, 262144] onto [1, 10000], as runc and systemd do
+            values.append(("cpu.weight", str(1 + (max(r.cpu_shares, 2) - 2) * 9999 // 262142)))
+        if quota is not None or r.cpu_period is not None:
+            values.append(("cpu.max", f"{quota if quota is not None and quota > 0 else 'max'} {period}"))
+    return values
+
+
+def _cpuset(r: Resources, version: int, swap: bool) -> list[tuple[str, str]]:
+    given = (("cpuset.cpus", r.cpuset_cpus), ("cpuset.mems", r.cpuset_mems))
+    return [(name, value) for name, value in given if value is not None]
+
+
+_VALUES = {"memory": _memory, "pids": _pids, "cpu": _cpu, "cpuset": _cpuset}
+
+
+def _limit(value: int, version: int) -> str:
+    return ("-1" if version == 1 else "max") if value < 0 else str(value)
+
+
+def create(cgroups: Sequence[CgroupDir]) -> None:
+    """Make the directories and write the values. On an error none is left; raises `LaunchError`, step ``cgroup``."""
+    made: list[CgroupDir] = []
+    try:
+        for cgroup in cgroups:
+            _make(cgroup)
+            made.append(cgroup)
+            for name, value in cgroup.values:
+                _write(f"{cgroup.path}/{name}", value)
+    except OSError as error:
+        remove(made)
+        raise _launch_error(error) from error
+
+
+def _make(cgroup: CgroupDir) -> None:
+    parent = f"{cgroup.mount_point}/{PARENT}"
+    try:
+        os.mkdir(cgroup.path)
+    except FileNotFoundError:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(parent)
+        os.mkdir(cgroup.path)
+    if cgroup.version == 2:
+        missing = [c for c in cgroup.controllers if not os.path.exists(f"{cgroup.path}/{c}.{_MARK[c]}")]
+        for directory in (cgroup.mount_point, parent) if missing else ():
+            _write(f"{directory}/cgroup.subtree_control", " ".join(f"+{c}" for c in missing))
+    elif "cpuset" in cgroup.controllers:
+        for name in ("cpuset.cpus", "cpuset.mems"):  # a v1 cpuset is born empty and takes no process
+            if not _read(f"{parent}/{name}"):
+                _write(f"{parent}/{name}", _read(f"{cgroup.mount_point}/{name}"))
+            _write(f"{cgroup.path}/{name}", _read(f"{parent}/{name}"))
+
+
+#: A file of each v2 controller that is there once the controller is enabled.
+_MARK = {"memory": "max", "pids": "max", "cpu": "max", "cpuset": "cpus"}
+
+
+def _launch_error(error: OSError) -> LaunchError:
+    path = str(error.filename or "")
+    value = getattr(error, "value", "")
+    what = f"cannot write {value!r} to {path}" if value else f"cannot make cgroup {path}"
+    remedy = {
+        errno.EEXIST: "a cgroup of that name is left over: rmdir it, or use another container name",
+        errno.EROFS: "the cgroup file system is read-only: run where it is writable, or leave the limits unset",
+        errno.EACCES: "run as root, or leave the limits unset",
+        errno.EINVAL: "the kernel does not take this value: check it against the host's CPUs and memory",
+        errno.EBUSY: "raise the limit",
+    }.get(error.errno or 0, "")
+    return LaunchError(
+        f"cgroup: {what}: {error.strerror}", step="cgroup", path=path, errno=error.errno or 0, remedy=remedy
+    )
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _write(path: str, value: str) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        error.filename = path
+        error.value = value  # type: ignore[attr-defined]
+        raise
+
+
+def oom_kills(cgroups: Sequence[CgroupDir]) -> int:
+    """How many processes the kernel has killed for want of memory; 0 without a memory cgroup."""
+    for cgroup in cgroups:
+        if "memory" in cgroup.controllers:
+            file = "memory.oom_control" if cgroup.version == 1 else "memory.events"
+            with contextlib.suppress(OSError):
+                counts = dict(line.split() for line in _read(f"{cgroup.path}/{file}").splitlines())
+                return int(counts.get("oom_kill", 0))
+    return 0
+
+
+def processes(cgroups: Sequence[CgroupDir]) -> list[int]:
+    """Host pids of all processes in the cgroups (the first hierarchy speaks for all)."""
+    for cgroup in cgroups[:1]:
+        with contextlib.suppress(FileNotFoundError):
+            return [int(pid) for pid in _read(f"{cgroup.path}/cgroup.procs").split()]
+    return []
+
+
+def kill(cgroups: Sequence[CgroupDir]) -> None:
+    """SIGKILL every process in the cgroups, also those that fork meanwhile."""
+    for cgroup in cgroups:
+        if cgroup.version == 2:
+            with contextlib.suppress(OSError):  # gone, or before Linux 5.14: the loop below does it
+                _write(f"{cgroup.path}/cgroup.kill", "1")
+    with _frozen(cgroups):
+        for pid in processes(cgroups):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
+
+
+@contextlib.contextmanager
+def _frozen(cgroups: Sequence[CgroupDir]) -> Iterator[None]:
+    """Hold the processes still, so that none forks while the others are being killed."""
+    files = [
+        (f"{c.path}/freezer.state", "FROZEN", "THAWED") if c.version == 1 else (f"{c.path}/cgroup.freeze", "1", "0")
+        for c in cgroups
+        if c.version == 2 or "freezer" in c.controllers
+    ]
+    with contextlib.suppress(OSError):
+        for path, frozen, _ in files:
+            _write(path, frozen)
+    yield
+    with contextlib.suppress(OSError):
+        for path, _, thawed in files:
+            _write(path, thawed)
+
+
+def remove(cgroups: Sequence[CgroupDir]) -> None:
+    """Remove the directories. Gone already is fine; what is dying is waited for, up to two seconds."""
+    for cgroup in cgroups:
+        pause = 0.0005
+        while True:
+            try:
+                os.rmdir(cgroup.path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                # EBUSY: a killed process is still on its way out; the kernel tells nobody when it is through.
+                if error.errno == errno.EBUSY and pause < 1:
+                    time.sleep(pause)
+                    pause *= 2
+                    continue
+                raise
+            break

@@ -1,0 +1,353 @@
+"""Compiles a spec, and what is known of the host, into the operations that the launcher executes.
+
+Pure: the same spec, id, host and container root give the same plan, and nothing is changed. What only a look at the
+file system can tell (does the rootfs exist, who is "www-data") is asked of rootfs.py.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from execdrivers import defaults
+from execdrivers.driver import Plan, Step
+from execdrivers.spec import Capabilities, Mount
+from execdrivers_native import cgroups, rootfs
+from execdrivers_native.host import Host
+from execdrivers_native.operations import MOUNT_ATTRIBUTES, NAMESPACE_FLAGS, Operation, operation
+
+if TYPE_CHECKING:
+    from execdrivers.spec import ContainerSpec, Device
+    from execdrivers.users import User
+
+__all__ = ["NativePlan", "compile"]
+
+#: Order in which namespaces are listed; "time" and "user" are not made unless asked for or needed.
+_DEFAULT_NAMESPACES = ("pid", "mount", "uts", "ipc", "network", "cgroup")
+#: Private places over the host's root when no rootfs is given.
+_HOST_ROOT_MOUNTS = (
+    Mount(destination="/tmp", type="tmpfs", source="tmpfs", options=("nosuid", "nodev", "mode=1777")),
+    Mount(destination="/run", type="tmpfs", source="tmpfs", options=("nosuid", "nodev", "mode=755")),
+)
+#: Who runs when no rootfs is given and no user: nobody, as every distribution numbers it.
+_NOBODY = "65534:65534"
+_RLIMITS = {
+    name: number
+    for number, name in enumerate(
+        "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME".split()
+    )
+}
+
+
+@attrs.frozen
+class NativePlan:
+    """All that a launch needs: cgroups made by the caller, the clone, and the launcher's operations."""
+
+    cgroups: tuple[cgroups.CgroupDir, ...]
+    namespaces: tuple[str, ...]
+    operations: tuple[Operation, ...]
+    guarantees: Mapping[str, Any]
+
+    @property
+    def clone_flags(self) -> int:
+        """CLONE_NEW* of the clone itself."""
+        return sum(NAMESPACE_FLAGS[name] for name in self.namespaces)
+
+    def plan(self) -> Plan:
+        """As people see it."""
+        clone: dict[str, Any] = {"namespaces": list(self.namespaces)}
+        unified = [cgroup.path for cgroup in self.cgroups if cgroup.version == 2]
+        if unified:
+            clone["cgroup"] = unified[0]
+        steps = [cgroup.step() for cgroup in self.cgroups]
+        steps.append(Step("clone", clone))
+        steps.extend(item.step() for item in self.operations)
+        return Plan(driver="native", steps=tuple(steps))
+
+
+def compile(spec: ContainerSpec, id: str, host: Host) -> NativePlan:
+    """The plan for a spec. Raises `SpecError` for what does not fit the rootfs or the host."""
+    return _Compiler(spec, id, host).compile()
+
+
+class _Compiler:
+    """One compilation: what several parts of the plan need to know, and the parts in the order of the plan."""
+
+    def __init__(self, spec: ContainerSpec, id: str, host: Host) -> None:
+        self.spec = spec
+        self.id = id
+        self.host = host
+        self.rootless = not host.privileged
+        self.user = self._user()
+        self.namespaces = self._namespaces()
+        self.capabilities = (spec.capabilities or Capabilities()).resolve()
+        #: Devices made by an allowed mknod(2) stay dead, unless the container may remount as it likes anyway.
+        self.nodev = "CAP_SYS_ADMIN" not in self.capabilities.bounding
+        self.mounts = self._mounts()
+        self.cgroups = cgroups.plan(
+            spec.resources,
+            id,
+            host.cgroups,
+            swap=host.swap_accounting,
+            track="pid" not in self.namespaces,
+        )
+
+    def compile(self) -> NativePlan:
+        # On v1 the process moves itself, and only then may the cgroup namespace be made, rooted where it is.
+        moves = any(cgroup.version == 1 for cgroup in self.cgroups)
+        late = ("cgroup",) if moves and "cgroup" in self.namespaces else ()
+        operations = [
+            *self._identity_maps(),
+            *self._join_cgroups(),
+            *([operation("unshare", late)] if late else []),
+            operation("session"),
+            *self._names(),
+            *self._sysctls(),
+            *self._root(),
+            *self._file_systems(),
+            *self._hidden_paths(),
+            *self._limits(),
+            operation("pivot"),
+            *self._credentials(),
+            operation("exec", int(self.spec.init), self._candidates(), self.spec.args, self._environment()),
+        ]
+        return NativePlan(
+            cgroups=self.cgroups,
+            namespaces=tuple(name for name in self.namespaces if name not in late),
+            operations=tuple(operations),
+            guarantees=self._guarantees(),
+        )
+
+    # --- who and where
+
+    def _user(self) -> User:
+        spec = self.spec
+        wanted = spec.user
+        if wanted is None and spec.rootfs is None:
+            wanted = f"{self.host.uid}:{self.host.gid}" if self.rootless else _NOBODY
+        return rootfs.resolve_user(spec, wanted, rootless=self.rootless)
+
+    def _namespaces(self) -> tuple[str, ...]:
+        asked = dict(self.spec.namespaces)
+        if self.spec.network == "host":
+            asked["network"] = "host"
+        kinds = [name for name in _DEFAULT_NAMESPACES if asked.get(name, "private") != "host"]
+        return (*(("user",) if self.rootless else ()), *kinds)
+
+    def _environment(self) -> tuple[str, ...]:
+        # The host's home directories are not writable here; /tmp is the container's own.
+        home = "/tmp" if self.spec.rootfs is None else self.user.home
+        environment = defaults.environment(self.spec, home, self.spec.hostname or self.id)
+        return tuple(f"{key}={value}" for key, value in environment.items())
+
+    def _candidates(self) -> tuple[str, ...]:
+        command = self.spec.args[0]
+        if "/" in command:
+            return (command,)
+        path = dict(self.spec.env).get("PATH", defaults.PATH)
+        return tuple(f"{directory or '.'}/{command}" for directory in path.split(":"))
+
+    # --- the process's surroundings
+
+    def _identity_maps(self) -> Iterator[Operation]:
+        if not self.rootless:
+            return
+        # One id each, which needs no privilege: user_namespaces(7).
+        yield operation("write", "/proc/self/setgroups", "deny")
+        yield operation("write", "/proc/self/uid_map", f"{self.user.uid} {self.host.uid} 1")
+        yield operation("write", "/proc/self/gid_map", f"{self.user.gid} {self.host.gid} 1")
+
+    def _join_cgroups(self) -> Iterator[Operation]:
+        for cgroup in self.cgroups:
+            if cgroup.version == 1:
+                yield operation("write", f"{cgroup.path}/tasks", "0")
+
+    def _names(self) -> Iterator[Operation]:
+        if "uts" in self.namespaces:
+            yield operation("hostname", self.spec.hostname or self.id[:63])
+            if self.spec.domainname:
+                yield operation("domainname", self.spec.domainname)
+        if "network" in self.namespaces:
+            yield operation("loopback")
+
+    def _sysctls(self) -> Iterator[Operation]:
+        # /proc/sys shows the writer's own namespaces, so the host's /proc, which nobody can have swapped, will do.
+        for name, value in self.spec.sysctls.items():
+            yield operation("write", "/proc/sys/" + name.replace(".", "/"), value)
+        if self.spec.oom_score_adj is not None:
+            yield operation("write", "/proc/self/oom_score_adj", str(self.spec.oom_score_adj))
+
+    # --- the file system
+
+    def _root(self) -> Iterator[Operation]:
+        spec = self.spec
+        yield operation("propagation", "private")
+        nodev = ("nodev",) if self.nodev else ()
+        if spec.ephemeral:
+            size = (f"size={spec.ephemeral_size}",) if spec.ephemeral_size else ()
+            yield operation("root_overlay", spec.rootfs or "/", nodev, int(self.rootless), ("mode=700", *size))
+        elif spec.rootfs is None:
+            yield operation("root", "/", 1, ("ro", "nosuid", *nodev))
+        else:
+            # A user namespace may not take a tree apart whose mounts another one locked together: take it whole.
+            yield operation("root", spec.rootfs, int(self.rootless), nodev)
+
+    def _mounts(self) -> tuple[Mount, ...]:
+        """The defaults, each replaced by the spec's mount at its destination, then the spec's others."""
+        spec = self.spec
+        own: list[Mount] = []
+        if spec.default_mounts:
+            own.extend(rootfs.default_mounts(spec))
+            if spec.rootfs is None:
+                own.extend(_HOST_ROOT_MOUNTS)
+        rootfs.check(spec, own)
+        given = {mount.destination: mount for mount in spec.mounts}
+        merged = [given.pop(mount.destination, mount) for mount in own]
+        return (*merged, *given.values())
+
+    def _file_systems(self) -> Iterator[Operation]:
+        console = False
+        for mount in self.mounts:
+            yield from self._mount(mount)
+            if mount.destination == "/dev" and mount.type == "tmpfs":
+                yield from self._device_nodes()
+                console = True
+        for device in self.spec.devices:
+            yield from self._device(device)
+        if console and self.nodev:
+            yield operation("set_attributes", "/dev", 0, ("nodev",), (), "")
+
+    def _mount(self, mount: Mount) -> Iterator[Operation]:
+        options = mount.parse_options()
+        attributes = tuple(name for name in MOUNT_ATTRIBUTES if name in options.set)
+        # With an atime mode goes the clearing of the old one, which mount_setattr(2) demands.
+        clear = tuple(name for name in MOUNT_ATTRIBUTES if name in options.clear or (name in _ATIME and name in options.set))
+        if self.nodev and mount.destination != "/dev" and "nodev" not in attributes and "nodev" not in options.clear:
+            attributes = (*attributes, "nodev")
+        create = int(rootfs.may_create(self.spec))
+        if mount.type == "bind":
+            yield operation(
+                "bind",
+                mount.source,
+                mount.destination,
+                int(options.recursive_bind or self.rootless),
+                attributes,
+                clear,
+                tuple(sorted(options.recursive_set)),
+                tuple(sorted(options.recursive_clear)),
+                (options.propagation or "").removeprefix("r"),
+                create,
+            )
+        elif mount.type == "cgroup":
+            yield from self._cgroup_mounts(mount, attributes, create)
+        else:
+            data = tuple(option for option in options.data if not (self.rootless and option.startswith("gid=")))
+            yield operation(
+                "mount", mount.type, mount.source or mount.type, mount.destination, attributes, create, data
+            )
+            if options.propagation:
+                propagation = options.propagation.removeprefix("r")
+                yield operation("set_attributes", mount.destination, 0, (), (), propagation)
+
+    def _cgroup_mounts(self, mount: Mount, attributes: tuple[str, ...], create: int) -> Iterator[Operation]:
+        layout = self.host.cgroups
+        if layout.v1:
+            yield operation(
+                "mount", "tmpfs", "cgroup", mount.destination, tuple(a for a in attributes if a != "ro"), create, ("mode=755",)
+            )
+            points: dict[str, list[str]] = {}
+            for controller, point in layout.v1.items():
+                points.setdefault(point, []).append(controller)
+            for point, controllers in points.items():
+                name = point.rsplit("/", 1)[-1]
+                destination = f"{mount.destination}/{name}"
+                yield operation("mount", "cgroup", "cgroup", destination, attributes, 1, tuple(controllers))
+                for controller in controllers:
+                    if controller != name:
+                        yield operation("symlink", name, f"{mount.destination}/{controller}")
+            if "ro" in attributes:
+                yield operation("set_attributes", mount.destination, 0, ("ro",), (), "")
+        else:
+            yield operation("mount", "cgroup2", "cgroup", mount.destination, attributes, create, ())
+
+    def _device_nodes(self) -> Iterator[Operation]:
+        """What every container finds in /dev: OCI runtime spec, config-linux, default devices."""
+        for device in defaults.DEVICES:
+            yield from self._device(device)
+        for path, target in defaults.DEV_LINKS.items():
+            yield operation("symlink", target, path)
+
+    def _device(self, device: Device) -> Iterator[Operation]:
+        if self.rootless:
+            # A user namespace may not make nodes; the host's own, by path, is what it may use.
+            yield operation("bind", device.path, device.path, 0, ("nosuid", "noexec"), (), (), (), "", 1)
+            return
+        kind = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[device.type]
+        mode = kind | (device.file_mode if device.file_mode is not None else 0o666)
+        yield operation(
+            "device", device.path, mode, device.major or 0, device.minor or 0, device.uid or 0, device.gid or 0
+        )
+
+    def _hidden_paths(self) -> Iterator[Operation]:
+        spec = self.spec
+        masked = spec.masked_paths if spec.masked_paths is not None else defaults.MASKED_PATHS
+        readonly = spec.readonly_paths if spec.readonly_paths is not None else defaults.READONLY_PATHS
+        for path in masked:
+            yield operation("mask", path)
+        for path in readonly:
+            yield operation("readonly", path)
+        if spec.readonly and spec.rootfs is not None:
+            yield operation("set_attributes", "/", 0, ("ro",), (), "")
+
+    # --- the process itself
+
+    def _limits(self) -> Iterator[Operation]:
+        for name, limit in self.spec.rlimits.items():
+            yield operation("rlimit", _RLIMITS[name.removeprefix("RLIMIT_")], limit.soft, limit.hard)
+
+    def _credentials(self) -> Iterator[Operation]:
+        spec, caps, user = self.spec, self.capabilities, self.user
+        if spec.tty:
+            rows, columns = spec.console_size or (0, 0)
+            yield operation("console", rows, columns, user.uid)
+        available = [name for name in defaults.ALL_CAPABILITIES if self.host.bounding >> defaults.ALL_CAPABILITIES[name] & 1]
+        yield operation("bounding", _ordered(caps.bounding, available))
+        # In a user namespace of one id setgroups(2) is denied, and the ids are mapped as wanted already.
+        yield operation("identity", user.uid, user.gid, int(not self.rootless), () if self.rootless else user.groups)
+        if spec.umask is not None:
+            yield operation("umask", spec.umask)
+        # As the user, before capabilities go: a directory that only root may enter is entered by root alone.
+        yield operation("chdir", spec.cwd or "/")
+        yield operation(
+            "capabilities",
+            *(_ordered(names, available) for names in (caps.effective, caps.permitted, caps.inheritable, caps.ambient)),
+        )
+        if spec.no_new_privileges is not False:
+            yield operation("no_new_privileges")
+        yield operation("ready")
+
+    def _guarantees(self) -> Mapping[str, Any]:
+        spec = self.spec
+        caps = self.capabilities
+        return {
+            "namespaces": sorted(self.namespaces),
+            "user": f"{self.user.uid}:{self.user.gid}",
+            "rootless": self.rootless,
+            "capabilities": sorted(caps.bounding),
+            "no_new_privileges": spec.no_new_privileges is not False,
+            "readonly_root": bool(spec.readonly) or (spec.rootfs is None and not spec.ephemeral),
+            "seccomp": None,
+            "apparmor": None,
+            "cgroups": {f"{c.path}/{name}": value for c in self.cgroups for name, value in c.values},
+        }
+
+
+_ATIME = frozenset({"relatime", "noatime", "strictatime"})
+
+
+def _ordered(names: Any, available: list[str]) -> tuple[str, ...]:
+    wanted = set(names)
+    return tuple(name for name in available if name in wanted)

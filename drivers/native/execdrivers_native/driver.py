@@ -1,0 +1,192 @@
+"""The native driver itself: what it can enforce here, and the making of containers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from execdrivers import __version__, pidfd
+from execdrivers.driver import CreateRequest, Driver, Plan, Probe, Problem
+from execdrivers.errors import SpecError
+from execdrivers_native import cgroups, host, launch
+from execdrivers_native.cgroups import CgroupDir
+from execdrivers_native.compile import compile
+from execdrivers_native.handle import NativeHandle
+
+if TYPE_CHECKING:
+    from execdrivers.spec import ContainerSpec
+
+__all__ = ["NativeDriver"]
+
+#: What the driver enforces wherever it runs.
+_ALWAYS = frozenset(
+    """
+    rootfs rootfs.host rootfs.readonly rootfs.ephemeral
+    mount.bind mount.tmpfs mount.proc mount.sysfs mount.devpts mount.mqueue mount.propagation mount.recursive
+    mount.replace-defaults
+    namespace.pid namespace.mount namespace.uts namespace.ipc namespace.network namespace.cgroup
+    namespace.host.network namespace.host.uts namespace.host.ipc namespace.host.cgroup namespace.host.time
+    hostname domainname user cwd umask tty rlimits capabilities no-new-privileges oom-score-adj
+    sysctl masked-paths readonly-paths network.none network.host init
+    pids recover signal kill-all
+    """.split()
+)
+#: What takes privilege as well.
+_PRIVILEGED = frozenset({"groups", "devices", "mount.cgroup", "namespace.host.user"})
+#: Feature → the cgroup controller it needs.
+_CONTROLLERS = {
+    "cgroup.memory": "memory",
+    "cgroup.memory-reservation": "memory",
+    "cgroup.swap": "memory",
+    "cgroup.pids": "pids",
+    "cgroup.cpu": "cpu",
+    "cgroup.cpu-shares": "cpu",
+    "cgroup.cpuset": "cpuset",
+}
+_NEEDS_ROOT = Problem("it takes privilege on this host", "run as root")
+
+
+class NativeDriver(Driver):
+    """Namespaces, mounts, capabilities and cgroups by system calls alone; about a millisecond a container."""
+
+    name = "native"
+    summary = "the kernel's own interfaces, no tool in between"
+    strength = 100
+
+    @cached_property
+    def host(self) -> host.Host:
+        """Facts of the host, looked up at first use."""
+        return host.look()
+
+    def probe(self) -> Probe:
+        facts = self.host
+        features = set(_ALWAYS)
+        missing: dict[str, Problem] = {}
+        if facts.privileged:
+            features |= _PRIVILEGED
+            if facts.cgroups.v1 or facts.cgroups.v2:
+                features.add("namespace.host.pid")
+        else:
+            missing.update(dict.fromkeys(_PRIVILEGED, _NEEDS_ROOT))
+            missing["namespace.host.pid"] = _NEEDS_ROOT
+        for feature, controller in _CONTROLLERS.items():
+            problem = self._cgroup_problem(controller)
+            if feature == "cgroup.swap" and not problem and not facts.swap_accounting:
+                problem = Problem("the kernel does not account for swap", "boot with swapaccount=1")
+            if problem:
+                missing[feature] = problem
+            else:
+                features.add(feature)
+        problems = self._problems()
+        return Probe(
+            available=not problems,
+            version=__version__,
+            features=frozenset(features),
+            missing=missing,
+            problems=tuple(problems),
+            facts={
+                "kernel": facts.release,
+                "cgroups": "v1" if not facts.cgroups.v2 else "hybrid" if facts.cgroups.v1 else "v2",
+                "rootless": not facts.privileged,
+            },
+        )
+
+    def _cgroup_problem(self, controller: str) -> Problem | None:
+        layout = self.host.cgroups
+        if not self.host.privileged:
+            return Problem("without privilege no cgroup can be made", "run as root")
+        if not layout.has(controller):
+            return Problem(f"no cgroup hierarchy has the controller {controller}", "mount it, or enable it in the kernel")
+        point = layout.v1.get(controller) or layout.v2
+        if not os.access(point, os.W_OK):
+            return Problem(f"{point} is read-only", "mount it read-write")
+        return None
+
+    def _problems(self) -> list[Problem]:
+        facts = self.host
+        problems = []
+        if facts.kernel < host.MINIMUM_KERNEL:
+            needed = ".".join(map(str, host.MINIMUM_KERNEL))
+            problems.append(Problem(f"the kernel is {facts.release}", f"run Linux {needed} or later"))
+        if not facts.privileged and not facts.user_namespaces:
+            problems.append(
+                Problem(
+                    "without privilege it takes user namespaces, and this host forbids them",
+                    "run as root, or set sysctl user.max_user_namespaces (and kernel.unprivileged_userns_clone=1)",
+                )
+            )
+        return problems
+
+    def plan(self, spec: ContainerSpec, id: str) -> Plan:
+        return compile(spec, id, self.host).plan()
+
+    def create(self, request: CreateRequest) -> NativeHandle:
+        self._check_capabilities(request.spec)
+        compiled = compile(request.spec, request.id, self.host)
+        cgroups.create(compiled.cgroups)
+        unified = -1
+        try:
+            for cgroup in compiled.cgroups:
+                if cgroup.version == 2:
+                    unified = os.open(cgroup.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            child = launch.spawn(
+                compiled.operations,
+                compiled.clone_flags,
+                unified,
+                request.stdio,
+                keep_capabilities="user" in compiled.namespaces,
+            )
+        except BaseException:
+            cgroups.remove(compiled.cgroups)
+            raise
+        finally:
+            if unified >= 0:
+                os.close(unified)
+        return NativeHandle(
+            pid=child.pid,
+            exit_fd=child.pidfd,
+            start_time=pidfd.start_time(child.pid),
+            own_pids="pid" in compiled.namespaces,
+            made=compiled.cgroups,
+            guarantees=compiled.guarantees,
+            child=child,
+        )
+
+    def _check_capabilities(self, spec: ContainerSpec) -> None:
+        """What is asked for by name must be ours to give; of "ALL" it is what there is."""
+        from execdrivers.defaults import ALL_CAPABILITIES
+
+        if spec.capabilities is None or not self.host.privileged:
+            return
+        named = [*spec.capabilities.add, *(spec.capabilities.bounding or ())]
+        lacking = [n for n in named if n != "ALL" and not self.host.bounding >> ALL_CAPABILITIES[n] & 1]
+        if lacking and len(named) < len(ALL_CAPABILITIES):
+            raise SpecError(
+                "capabilities", lacking[0], "is not among the capabilities of the calling process", "drop it from the spec"
+            )
+
+    def recover(self, id: str, state: Mapping[str, Any], directory: str) -> NativeHandle:
+        fd = pidfd.open_checked(state["pid"], state["start_time"]) if state["pid"] else None
+        made = [
+            CgroupDir(
+                mount_point=c["mount_point"],
+                name=c["name"],
+                controllers=tuple(c["controllers"]),
+                version=c["version"],
+                values=tuple((name, value) for name, value in c["values"]),
+            )
+            for c in state["cgroups"]
+        ]
+        handle = NativeHandle(
+            pid=state["pid"],
+            exit_fd=-1 if fd is None else fd,
+            start_time=state["start_time"],
+            own_pids=state["own_pids"],
+            made=made,
+            guarantees=state["guarantees"],
+        )
+        if fd is None:
+            handle.pid = None
+        return handle

@@ -1,0 +1,182 @@
+"""The operations a plan is made of: their arguments, how they read, how they are encoded for the launcher.
+
+The vocabulary is that of c/plan.h. Arguments stay in words (``("nosuid", "nodev")``) until they are encoded, so that a
+plan can be read and compared.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from execdrivers.defaults import ALL_CAPABILITIES
+from execdrivers.driver import Step
+from execdrivers_native._native import lib
+
+__all__ = ["MOUNT_ATTRIBUTES", "NAMESPACE_FLAGS", "PROPAGATION", "Operation", "encode", "operation"]
+
+#: MOUNT_ATTR_* of mount_setattr(2).
+MOUNT_ATTRIBUTES = {
+    "ro": 0x1,
+    "nosuid": 0x2,
+    "nodev": 0x4,
+    "noexec": 0x8,
+    "relatime": 0x0,
+    "noatime": 0x10,
+    "strictatime": 0x20,
+    "nodiratime": 0x80,
+    "nosymfollow": 0x200000,
+}
+#: MOUNT_ATTR__ATIME: the access-time modes are one field, to be cleared before another is set.
+_ATIME_FIELD = 0x70
+_ATIME_MODES = frozenset({"relatime", "noatime", "strictatime"})
+
+#: MS_* propagation of mount(2).
+PROPAGATION = {"": 0, "unbindable": 1 << 17, "private": 1 << 18, "slave": 1 << 19, "shared": 1 << 20}
+_MS_REC = 1 << 14
+
+#: CLONE_NEW* of clone(2), by OCI name.
+NAMESPACE_FLAGS = {
+    "time": 0x80,
+    "mount": 0x20000,
+    "cgroup": 0x2000000,
+    "uts": 0x4000000,
+    "ipc": 0x8000000,
+    "user": 0x10000000,
+    "pid": 0x20000000,
+    "network": 0x40000000,
+}
+
+
+class Operation(NamedTuple):
+    """One operation: its name and its arguments in the order of the schema."""
+
+    name: str
+    args: tuple[Any, ...]
+
+    def step(self) -> Step:
+        """As a step of the plan that people see; arguments that say nothing are left out."""
+        names = [field.split(":")[0] for field in _SCHEMA[self.name][1].split()]
+        shown = zip(names, self.args, strict=True)
+        return Step(
+            self.name.replace("_", "-"),
+            {key: list(value) if isinstance(value, tuple) else value for key, value in shown if value not in ("", (), False)},
+        )
+
+
+def operation(name: str, *args: Any) -> Operation:
+    """An operation of the schema below, its arguments in order."""
+    return Operation(name, args)
+
+
+_U32 = struct.Struct("<I").pack
+_U64 = struct.Struct("<Q").pack
+
+
+def _int(value: int) -> bytes:
+    return _U64(value & 0xFFFFFFFFFFFFFFFF)
+
+
+def _str(value: str) -> bytes:
+    data = value.encode("utf-8", "surrogateescape")
+    return _U32(len(data)) + data + b"\0"
+
+
+def _list(encode_item: Callable[[Any], bytes]) -> Callable[[Sequence[Any]], bytes]:
+    def encode_list(values: Sequence[Any]) -> bytes:
+        return _U32(len(values)) + b"".join(map(encode_item, values))
+
+    return encode_list
+
+
+def _bits(table: dict[str, int]) -> Callable[[Iterable[str]], bytes]:
+    def encode_bits(names: Iterable[str]) -> bytes:
+        mask = 0
+        for name in names:
+            mask |= table[name]
+        return _U64(mask)
+
+    return encode_bits
+
+
+def _clear(names: Iterable[str]) -> bytes:
+    mask = 0
+    for name in names:
+        mask |= _ATIME_FIELD if name in _ATIME_MODES else MOUNT_ATTRIBUTES[name]
+    return _U64(mask)
+
+
+def _tree_propagation(name: str) -> bytes:
+    return _U64(PROPAGATION[name] | _MS_REC)
+
+
+_CODEC: dict[str, Callable[[Any], bytes]] = {
+    "int": _int,
+    "str": _str,
+    "strs": _list(_str),
+    "ints": _list(_int),
+    "attrs": _bits(MOUNT_ATTRIBUTES),
+    "clear": _clear,
+    "propagation": lambda name: _U64(PROPAGATION[name]),
+    "tree": _tree_propagation,
+    "caps": _bits({name: 1 << number for name, number in ALL_CAPABILITIES.items()}),
+    "namespaces": _bits(NAMESPACE_FLAGS),
+}
+
+#: name → (code, arguments as "name:type").
+_SCHEMA: dict[str, tuple[int, str]] = {
+    "write": (lib.ED_OP_WRITE, "path:str data:str"),
+    "unshare": (lib.ED_OP_UNSHARE, "namespaces:namespaces"),
+    "propagation": (lib.ED_OP_PROPAGATION, "propagation:tree"),
+    "root": (lib.ED_OP_ROOT, "path:str recursive:int set:attrs"),
+    "root_overlay": (lib.ED_OP_ROOT_OVERLAY, "path:str set:attrs userxattr:int options:strs"),
+    "mount": (lib.ED_OP_MOUNT, "type:str source:str destination:str set:attrs create:int options:strs"),
+    "bind": (
+        lib.ED_OP_BIND,
+        "source:str destination:str recursive:int set:attrs clear:clear recursive_set:attrs recursive_clear:clear "
+        "propagation:propagation create:int",
+    ),
+    "set_attributes": (
+        lib.ED_OP_SET_ATTRIBUTES,
+        "destination:str recursive:int set:attrs clear:clear propagation:propagation",
+    ),
+    "mkdir": (lib.ED_OP_MKDIR, "destination:str mode:int"),
+    "symlink": (lib.ED_OP_SYMLINK, "target:str destination:str"),
+    "device": (lib.ED_OP_DEVICE, "destination:str mode:int major:int minor:int uid:int gid:int"),
+    "mask": (lib.ED_OP_MASK, "destination:str"),
+    "readonly": (lib.ED_OP_READONLY, "destination:str"),
+    "pivot": (lib.ED_OP_PIVOT, ""),
+    "hostname": (lib.ED_OP_HOSTNAME, "name:str"),
+    "domainname": (lib.ED_OP_DOMAINNAME, "name:str"),
+    "loopback": (lib.ED_OP_LOOPBACK, ""),
+    "rlimit": (lib.ED_OP_RLIMIT, "resource:int soft:int hard:int"),
+    "session": (lib.ED_OP_SESSION, ""),
+    "console": (lib.ED_OP_CONSOLE, "rows:int columns:int uid:int"),
+    "bounding": (lib.ED_OP_BOUNDING, "capabilities:caps"),
+    "identity": (lib.ED_OP_IDENTITY, "uid:int gid:int set_groups:int groups:ints"),
+    "capabilities": (lib.ED_OP_CAPABILITIES, "effective:caps permitted:caps inheritable:caps ambient:caps"),
+    "no_new_privileges": (lib.ED_OP_NO_NEW_PRIVILEGES, ""),
+    "umask": (lib.ED_OP_UMASK, "mask:int"),
+    "chdir": (lib.ED_OP_CHDIR, "path:str"),
+    "ready": (lib.ED_OP_READY, ""),
+    "exec": (lib.ED_OP_EXEC, "init:int candidates:strs args:strs env:strs"),
+}
+
+_ENCODERS = {
+    name: (code, tuple(_CODEC[field.split(":")[1]] for field in fields.split()))
+    for name, (code, fields) in _SCHEMA.items()
+}
+
+
+def _encode_operation(item: Operation) -> bytes:
+    code, encoders = _ENCODERS[item.name]
+    body = b"".join([encoder(value) for encoder, value in zip(encoders, item.args, strict=True)])
+    return _U32(code) + _U32(len(body)) + body
+
+
+def encode(operations: Sequence[Operation]) -> bytes:
+    """The plan as the launcher reads it (c/plan.h)."""
+    body = b"".join(map(_encode_operation, operations))
+    size = 16 + len(body)
+    return b"".join([_U32(lib.ED_PLAN_MAGIC), _U32(lib.ED_PLAN_VERSION), _U32(size), _U32(len(operations)), body])

@@ -1,0 +1,142 @@
+"""Looks at the container's root before anything is done, so that what cannot work is refused with a clear message.
+
+The looks are advice for people; safety does not rest on them, since a rootfs may change meanwhile: the launcher resolves
+each path again, confined to the root.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from execdrivers import defaults, users
+from execdrivers.errors import SpecError
+
+if TYPE_CHECKING:
+    from execdrivers.spec import ContainerSpec, Mount
+
+__all__ = ["check", "default_mounts", "may_create", "resolve_user"]
+
+_MAX_LINKS = 40  # as the kernel's own limit
+
+
+def may_create(spec: ContainerSpec) -> bool:
+    """Whether missing mount destinations may be made: never on the host's own root."""
+    return spec.rootfs is not None or spec.ephemeral
+
+
+def default_mounts(spec: ContainerSpec) -> list[Mount]:
+    """Docker's default mounts. /sys is left out where the rootfs has no place for it: less is not less safe."""
+    mounts = list(defaults.MOUNTS)
+    if not spec.ephemeral and spec.rootfs is not None and not os.path.isdir(spec.rootfs + "/sys"):
+        mounts = [mount for mount in mounts if not (mount.destination + "/").startswith("/sys/")]
+    return mounts
+
+
+def resolve_user(spec: ContainerSpec, wanted: str | None, *, rootless: bool) -> users.User:
+    """Ids for the user. Raises `SpecError` for names the root does not know."""
+    if spec.rootfs is not None:
+        _check_directory(spec.rootfs)
+    if rootless and spec.additional_gids:
+        raise SpecError(
+            "additional_gids",
+            list(spec.additional_gids),
+            "cannot be set without privilege: a user namespace of one id denies setgroups(2)",
+            "run as root, or leave it unset",
+        )
+    return users.resolve(wanted, spec.rootfs or "/", spec.additional_gids)
+
+
+def _check_directory(path: str) -> None:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        reason = {FileNotFoundError: "does not exist", PermissionError: "cannot be looked into"}
+        problem = reason.get(type(error), f"cannot be used: {error.strerror}")
+        raise SpecError("rootfs", path, problem, "give a directory that holds a root file system") from None
+    if not stat.S_ISDIR(mode):
+        raise SpecError("rootfs", path, "is not a directory", "unpack it, and give the directory")
+
+
+def check(spec: ContainerSpec, own: Sequence[Mount]) -> None:
+    """Raise `SpecError` for mounts that cannot be: no source, no place, a destination that leads out."""
+    given = {mount.destination for mount in spec.mounts}
+    if spec.rootfs is not None and not spec.ephemeral:
+        _check_places(spec.rootfs, [mount.destination for mount in own if mount.destination not in given])
+    for index, mount in enumerate(spec.mounts):
+        field = f"mounts[{index}]"
+        if mount.type == "bind" and not os.path.lexists(mount.source or ""):
+            raise SpecError(f"{field}.source", mount.source, "does not exist", "make it first, or correct the path")
+        _check_destination(spec, mount, f"{field}.destination", [*own, *spec.mounts[:index]])
+
+
+def _check_places(root: str, destinations: Sequence[str]) -> None:
+    """A rootfs must have the directories of the default mounts: the driver writes nothing into it unasked."""
+    top = {"/" + destination.split("/")[1] for destination in destinations}
+    missing = sorted(path for path in top if not os.path.isdir(root + path))
+    if missing:
+        commands = " ".join(root + path for path in missing)
+        raise SpecError(
+            "rootfs", root, f"has no directory {' and no '.join(missing)}", f"mkdir {commands}, or set ephemeral=True"
+        )
+
+
+def _check_destination(spec: ContainerSpec, mount: Mount, field: str, before: Sequence[Mount]) -> None:
+    covered = (other.destination for other in before if other.destination != "/")
+    if any((mount.destination + "/").startswith(place + "/") for place in covered):
+        return  # it lies on another mount; what the rootfs has there is not seen
+    root = spec.rootfs or "/"
+    found = _walk(root, mount.destination, field)
+    if not found and not may_create(spec):
+        raise SpecError(
+            field,
+            mount.destination,
+            "does not exist on the host, whose root the container sees read-only",
+            "mount below /tmp or /run, make the directory on the host, or set ephemeral=True",
+        )
+
+
+def _walk(root: str, destination: str, field: str) -> bool:
+    """Follow the destination inside the root; whether it exists. Raises `SpecError` where a link leads out."""
+    pending = [part for part in destination.split("/") if part][::-1]
+    inside: list[str] = []
+    links = 0
+    while pending:
+        part = pending.pop()
+        if part == "..":
+            if not inside:
+                raise _leads_out(field, destination, "climbs above the rootfs")
+            inside.pop()
+            continue
+        path = "/".join([root.rstrip("/"), *inside, part])
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
+            if links:
+                raise _leads_out(field, destination, "is a symbolic link to what the rootfs does not have") from None
+            return False
+        except NotADirectoryError:
+            raise SpecError(field, destination, f"lies below {path}, which is not a directory", "choose another") from None
+        except PermissionError:
+            return True  # the kernel will tell
+        if not stat.S_ISLNK(mode):
+            inside.append(part)
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            raise _leads_out(field, destination, "is a loop of symbolic links")
+        target = os.readlink(path)
+        if target.startswith("/"):
+            if not pending:
+                raise _leads_out(field, destination, f"is a symbolic link out of the rootfs, to {target}")
+            inside.clear()
+        pending.extend([step for step in target.split("/") if step not in ("", ".")][::-1])
+        if inside[:1] == ["proc"] or target.startswith("/proc/"):
+            raise _leads_out(field, destination, f"leads through {target}")
+    return True
+
+
+def _leads_out(field: str, destination: str, problem: str) -> SpecError:
+    return SpecError(field, destination, problem, "name the real directory inside the rootfs")
