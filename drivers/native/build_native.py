@@ -1,8 +1,10 @@
 """Builds ``execdrivers_native._native``: the launcher, and the module that carries and starts it.
 
-The launcher is a program of its own, freestanding, so it is compiled and linked here first; its bytes become part of the
-extension module, which leaves nothing to be found (or replaced) at run time.
-``EXECDRIVERS_SANITIZE=1`` builds the module's own C with ASan and UBSan; ``EXECDRIVERS_WERROR=1`` makes warnings errors.
+The launcher is a program of its own, freestanding, so it is compiled and linked here first; its bytes become part of
+the extension module, which leaves nothing to be found (or replaced) at run time.
+
+``EXECDRIVERS_SANITIZE=1`` builds the module's own C with ASan and UBSan; ``EXECDRIVERS_WERROR=1`` makes warnings
+errors.
 """
 
 from __future__ import annotations

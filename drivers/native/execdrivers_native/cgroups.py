@@ -1,7 +1,7 @@
 """The container's cgroups: which directories with which values (data), and the making, reading and removing of them.
 
-v1 has one hierarchy per controller: the launcher writes itself into each (``tasks``, which for a single thread spares the
-kernel's global lock that ``cgroup.procs`` takes). On v2 the process is born in its cgroup (``CLONE_INTO_CGROUP``).
+v1 has one hierarchy per controller: the launcher writes itself into each (``tasks``, which for a single thread spares
+the kernel's global lock that ``cgroup.procs`` takes). On v2 the process is born in its cgroup (``CLONE_INTO_CGROUP``).
 Sources: Linux Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst; conversions as in the OCI runtime spec and runc.
 """
 
@@ -51,7 +51,9 @@ class CgroupDir:
         return Step("cgroup", {"path": self.path, **dict(self.values)})
 
 
-def plan(resources: Resources | None, id: str, layout: CgroupLayout, *, swap: bool, track: bool) -> tuple[CgroupDir, ...]:
+def plan(
+    resources: Resources | None, id: str, layout: CgroupLayout, *, swap: bool, track: bool
+) -> tuple[CgroupDir, ...]:
     """The cgroups a container needs: none where nothing is limited, unless it must be tracked (no pid namespace)."""
     wanted: dict[str, list[tuple[str, str]]] = {}
     if resources is not None:

@@ -224,7 +224,9 @@ class _Compiler:
         options = mount.parse_options()
         attributes = tuple(name for name in MOUNT_ATTRIBUTES if name in options.set)
         # With an atime mode goes the clearing of the old one, which mount_setattr(2) demands.
-        clear = tuple(name for name in MOUNT_ATTRIBUTES if name in options.clear or (name in _ATIME and name in options.set))
+        clear = tuple(
+            name for name in MOUNT_ATTRIBUTES if name in options.clear or (name in _ATIME and name in options.set)
+        )
         if self.nodev and mount.destination != "/dev" and "nodev" not in attributes and "nodev" not in options.clear:
             attributes = (*attributes, "nodev")
         create = int(rootfs.may_create(self.spec))
@@ -256,7 +258,13 @@ class _Compiler:
         layout = self.host.cgroups
         if layout.v1:
             yield operation(
-                "mount", "tmpfs", "cgroup", mount.destination, tuple(a for a in attributes if a != "ro"), create, ("mode=755",)
+                "mount",
+                "tmpfs",
+                "cgroup",
+                mount.destination,
+                tuple(a for a in attributes if a != "ro"),
+                create,
+                ("mode=755",),
             )
             points: dict[str, list[str]] = {}
             for controller, point in layout.v1.items():
@@ -313,7 +321,9 @@ class _Compiler:
         if spec.tty:
             rows, columns = spec.console_size or (0, 0)
             yield operation("console", rows, columns, user.uid)
-        available = [name for name in defaults.ALL_CAPABILITIES if self.host.bounding >> defaults.ALL_CAPABILITIES[name] & 1]
+        available = [
+            name for name in defaults.ALL_CAPABILITIES if self.host.bounding >> defaults.ALL_CAPABILITIES[name] & 1
+        ]
         yield operation("bounding", _ordered(caps.bounding, available))
         # In a user namespace of one id setgroups(2) is denied, and the ids are mapped as wanted already.
         yield operation("identity", user.uid, user.gid, int(not self.rootless), () if self.rootless else user.groups)

@@ -98,7 +98,9 @@ class NativeDriver(Driver):
         if not self.host.privileged:
             return Problem("without privilege no cgroup can be made", "run as root")
         if not layout.has(controller):
-            return Problem(f"no cgroup hierarchy has the controller {controller}", "mount it, or enable it in the kernel")
+            return Problem(
+                f"no cgroup hierarchy has the controller {controller}", "mount it, or enable it in the kernel"
+            )
         point = layout.v1.get(controller) or layout.v2
         if not os.access(point, os.W_OK):
             return Problem(f"{point} is read-only", "mount it read-write")
@@ -164,7 +166,10 @@ class NativeDriver(Driver):
         lacking = [n for n in named if n != "ALL" and not self.host.bounding >> ALL_CAPABILITIES[n] & 1]
         if lacking and len(named) < len(ALL_CAPABILITIES):
             raise SpecError(
-                "capabilities", lacking[0], "is not among the capabilities of the calling process", "drop it from the spec"
+                "capabilities",
+                lacking[0],
+                "is not among the capabilities of the calling process",
+                "drop it from the spec",
             )
 
     def recover(self, id: str, state: Mapping[str, Any], directory: str) -> NativeHandle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ class NativeHandle(Handle):
         *,
         pid: int,
         exit_fd: int,
-        start_time: int,
+        start_time: int | None,
         own_pids: bool,
         made: Sequence[CgroupDir],
         guarantees: Mapping[str, Any],
@@ -72,7 +73,10 @@ class NativeHandle(Handle):
     def delete(self) -> None:
         self.kill()
         if self.exit_fd >= 0:
-            pidfd.reap(self.exit_fd)
+            poll = select.poll()
+            poll.register(self.exit_fd, select.POLLIN)
+            poll.poll()  # SIGKILL is on its way to it
+            pidfd.wait_status(self.exit_fd)
         cgroups.remove(self._cgroups)
         self._cgroups = ()
         self.pid = None
@@ -102,7 +106,7 @@ class NativeHandle(Handle):
 
 
 def _descendants(pid: int) -> list[int]:
-    """The process and all below it. Orphans of a pid namespace become children of its first process, so none is missed."""
+    """The process and all below it: orphans become children of a pid namespace's first process, so none is missed."""
     found, pending = [], [pid]
     while pending:
         found.append(pending.pop())

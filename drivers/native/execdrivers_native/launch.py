@@ -160,7 +160,7 @@ _GENERAL = {
 
 
 def _exec_error(step: Operation, number: int, detail: str) -> LaunchError:
-    _, candidates, args, env = step.args
+    args, env = step.args[2:]
     command = args[0]
     path = detail or command
     if number == errno.ENOENT and not detail:
@@ -190,6 +190,10 @@ def _exec_error(step: Operation, number: int, detail: str) -> LaunchError:
         )
     if number == errno.E2BIG:
         size = sum(len(text.encode(errors="surrogateescape")) + 1 for text in (*args, *env))
-        remedy = "args and env may take a quarter of the stack limit together and 128 KiB each: pass large data by stdin"
-        return _failed("exec", path, number, f"args and env hold {size:,} bytes in {len(args) + len(env)} strings", remedy)
+        remedy = (
+            "args and env may take a quarter of the stack limit together and 128 KiB each: pass large data by stdin"
+        )
+        return _failed(
+            "exec", path, number, f"args and env hold {size:,} bytes in {len(args) + len(env)} strings", remedy
+        )
     return _failed("exec", path, number)

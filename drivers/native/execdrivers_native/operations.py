@@ -61,7 +61,11 @@ class Operation(NamedTuple):
         shown = zip(names, self.args, strict=True)
         return Step(
             self.name.replace("_", "-"),
-            {key: list(value) if isinstance(value, tuple) else value for key, value in shown if value not in ("", (), False)},
+            {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in shown
+                if value not in ("", (), False)
+            },
         )
 
 
@@ -134,8 +138,8 @@ _SCHEMA: dict[str, tuple[int, str]] = {
     "mount": (lib.ED_OP_MOUNT, "type:str source:str destination:str set:attrs create:int options:strs"),
     "bind": (
         lib.ED_OP_BIND,
-        "source:str destination:str recursive:int set:attrs clear:clear recursive_set:attrs recursive_clear:clear "
-        "propagation:propagation create:int",
+        "source:str destination:str recursive:int set:attrs clear:clear "  # noqa: ISC004 - one schema
+        "recursive_set:attrs recursive_clear:clear propagation:propagation create:int",
     ),
     "set_attributes": (
         lib.ED_OP_SET_ATTRIBUTES,

@@ -1,7 +1,7 @@
 """Looks at the container's root before anything is done, so that what cannot work is refused with a clear message.
 
-The looks are advice for people; safety does not rest on them, since a rootfs may change meanwhile: the launcher resolves
-each path again, confined to the root.
+The looks are advice for people; safety does not rest on them, since a rootfs may change meanwhile: the launcher
+resolves each path again, confined to the root.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ def _walk(root: str, destination: str, field: str) -> bool:
                 raise _leads_out(field, destination, "is a symbolic link to what the rootfs does not have") from None
             return False
         except NotADirectoryError:
-            raise SpecError(field, destination, f"lies below {path}, which is not a directory", "choose another") from None
+            raise SpecError(
+                field, destination, f"lies below {path}, which is not a directory", "choose another"
+            ) from None
         except PermissionError:
             return True  # the kernel will tell
         if not stat.S_ISLNK(mode):

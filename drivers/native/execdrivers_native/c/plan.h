@@ -21,11 +21,11 @@ enum { ED_PLAN_FD = 3, ED_CONTROL_FD = 4, ED_LAUNCHER_FD = 5 };
 enum ed_op {
     ED_OP_WRITE = 1,     /* path, data: write a file of the host's (cgroup, /proc, sysctl of our own namespaces) */
     ED_OP_UNSHARE,       /* flags */
-    ED_OP_PROPAGATION,   /* flags: MS_REC|MS_PRIVATE … for the whole tree of mounts */
-    ED_OP_ROOT,          /* path, recursive, attributes set: the directory becomes the root-to-be */
-    ED_OP_ROOT_OVERLAY,  /* path, tmpfs options: the same under a layer in memory */
-    ED_OP_MOUNT,         /* type, source, destination, attributes, options, create */
-    ED_OP_BIND,          /* source, destination, recursive, set, clear, recursive set, recursive clear, create */
+    ED_OP_PROPAGATION,   /* flags: MS_REC|MS_PRIVATE and the like, for the whole tree of mounts */
+    ED_OP_ROOT,          /* path, recursive, set: the directory becomes the root-to-be */
+    ED_OP_ROOT_OVERLAY,  /* path, set, userxattr, tmpfs options: the same under a layer in memory */
+    ED_OP_MOUNT,         /* type, source, destination, set, create, options */
+    ED_OP_BIND,          /* source, destination, recursive, set, clear, recursive set, recursive clear, propagation, create */
     ED_OP_SET_ATTRIBUTES,/* destination, recursive, set, clear, propagation */
     ED_OP_MKDIR,         /* destination, mode */
     ED_OP_SYMLINK,       /* target, destination */
@@ -40,13 +40,13 @@ enum ed_op {
     ED_OP_SESSION,       /* setsid */
     ED_OP_CONSOLE,       /* rows, columns, uid: a terminal of the container's own devpts as stdio and /dev/console */
     ED_OP_BOUNDING,      /* mask: drop all else from the bounding set */
-    ED_OP_IDENTITY,      /* uid, gid, set groups?, groups */
+    ED_OP_IDENTITY,      /* uid, gid, set groups, groups */
     ED_OP_CAPABILITIES,  /* effective, permitted, inheritable, ambient */
     ED_OP_NO_NEW_PRIVILEGES,
     ED_OP_UMASK,         /* mask */
     ED_OP_CHDIR,         /* path */
     ED_OP_READY,         /* tell the caller, wait for its word to go on */
-    ED_OP_EXEC,          /* init?, candidates, args, env */
+    ED_OP_EXEC,          /* init, candidates, args, env */
 };
 
 enum ed_kind {

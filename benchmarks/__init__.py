@@ -1,0 +1,1 @@
+"""Benchmarks: ratios between things measured interleaved in one run, never absolute promises."""

@@ -1,0 +1,203 @@
+"""The native plan as data: what a spec compiles to, and how it reaches the launcher. Needs no privilege."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from pathlib import Path
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from execdrivers import ContainerSpec, SpecError
+from execdrivers_native import _native, compile, host, operations
+
+HEADER = Path(operations.__file__).parent / "c" / "plan.h"
+
+ROOT = attrs.evolve(host.look(), uid=0, gid=0, capabilities=(1 << 41) - 1, bounding=(1 << 41) - 1)
+ORDINARY = attrs.evolve(ROOT, uid=1234, gid=1234, capabilities=0)
+
+
+def spec(rootfs: Path | None, **fields: object) -> ContainerSpec:
+    return ContainerSpec.build(["sh", "-c", "true"], rootfs=rootfs, **fields)
+
+
+def names(compiled: compile.NativePlan) -> list[str]:
+    return [item.name for item in compiled.operations]
+
+
+def test_schema_and_header_name_the_same_operations() -> None:
+    in_header = set(re.findall(r"ED_OP_([A-Z_]+)", HEADER.read_text()))
+    assert {name.upper() for name in operations._SCHEMA} == in_header
+
+
+def test_schema_and_header_name_the_same_number_of_arguments() -> None:
+    for name, (_, fields) in operations._SCHEMA.items():
+        comment = re.search(rf"ED_OP_{name.upper()}\b.*?/\* (.*?) \*/", HEADER.read_text(), re.S)
+        if comment and fields:
+            listed = comment[1].split(":")[0].split(",")
+            assert len(listed) == len(fields.split()), name
+
+
+def test_plan_is_the_same_twice(rootfs: Path) -> None:
+    one, two = (compile.compile(spec(rootfs, memory="64M", env={"A": "b"}), "box", ROOT) for _ in range(2))
+    assert one == two
+    assert one.plan().to_dict() == two.plan().to_dict()
+    assert operations.encode(one.operations) == operations.encode(two.operations)
+
+
+def test_nothing_is_executed_before_everything_is_given_up(rootfs: Path) -> None:
+    order = names(compile.compile(spec(rootfs), "box", ROOT))
+    assert order[-2:] == ["ready", "exec"]
+    expected = ["root", "pivot", "bounding", "identity", "chdir", "capabilities", "no_new_privileges"]
+    assert [order.index(name) for name in expected] == sorted(order.index(name) for name in expected)
+
+
+def test_limits_become_cgroups_and_none_without(rootfs: Path) -> None:
+    assert compile.compile(spec(rootfs), "box", ROOT).cgroups == ()
+    limited = compile.compile(spec(rootfs, memory="64M", pids=7), "box", ROOT)
+    values = {name: value for cgroup in limited.cgroups for name, value in cgroup.values}
+    assert values["pids.max"] == "7"
+    assert str(64 << 20) in values.values()
+    assert all(cgroup.path.endswith("/execdrivers/box") for cgroup in limited.cgroups)
+
+
+@pytest.mark.parametrize(
+    ("fields", "version", "expected"),
+    [
+        ({"cpus": 1.5}, 1, [("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", "150000")]),
+        ({"cpus": 1.5}, 2, [("cpu.max", "150000 100000")]),
+        ({"cpu_shares": 1024}, 1, [("cpu.shares", "1024")]),
+        ({"cpu_shares": 1024}, 2, [("cpu.weight", "39")]),
+        ({"cpu_shares": 2}, 2, [("cpu.weight", "1")]),
+        ({"cpu_shares": 262144}, 2, [("cpu.weight", "10000")]),
+        ({"memory": "64M"}, 1, [("memory.limit_in_bytes", "67108864"), ("memory.memsw.limit_in_bytes", "67108864")]),
+        ({"memory": "64M"}, 2, [("memory.max", "67108864"), ("memory.swap.max", "0")]),
+        ({"memory": "64M", "memory_swap": "96M"}, 2, [("memory.max", "67108864"), ("memory.swap.max", "33554432")]),
+        ({"memory": "64M", "memory_swap": -1}, 2, [("memory.max", "67108864"), ("memory.swap.max", "max")]),
+        ({"pids": -1}, 2, [("pids.max", "max")]),
+        ({"cpuset_cpus": "0-1"}, 2, [("cpuset.cpus", "0-1")]),
+    ],
+)
+def test_resources_on_both_cgroup_versions(
+    rootfs: Path, fields: dict[str, object], version: int, expected: list[tuple[str, str]]
+) -> None:
+    controllers = ("memory", "pids", "cpu", "cpuset")
+    layout = (
+        host.CgroupLayout({name: f"/cg/{name}" for name in controllers}, "", frozenset())
+        if version == 1
+        else host.CgroupLayout({}, "/cg", frozenset(controllers))
+    )
+    facts = attrs.evolve(ROOT, cgroups=layout, swap_accounting=True)
+    compiled = compile.compile(spec(rootfs, **fields), "box", facts)
+    assert [value for cgroup in compiled.cgroups for value in cgroup.values] == expected
+
+
+def test_without_privilege_one_id_is_mapped_and_no_node_is_made(rootfs: Path) -> None:
+    compiled = compile.compile(spec(rootfs, user="33:33"), "box", ORDINARY)
+    assert compiled.namespaces[0] == "user"
+    writes = [item.args for item in compiled.operations if item.name == "write"]
+    assert ("/proc/self/uid_map", "33 1234 1") in writes
+    assert "device" not in names(compiled)
+
+
+def test_host_root_is_readonly_with_private_places_and_an_unprivileged_user() -> None:
+    compiled = compile.compile(ContainerSpec(["true"]), "box", ROOT)
+    by_name = {item.name: item for item in compiled.operations}
+    assert by_name["root"].args[:2] == ("/", 1)
+    assert "ro" in by_name["root"].args[2]
+    assert by_name["identity"].args[:2] == (65534, 65534)
+    places = {item.args[2] for item in compiled.operations if item.name == "mount"}
+    assert {"/proc", "/dev", "/tmp", "/run"} <= places
+
+
+def test_a_mount_of_the_spec_takes_the_place_of_the_default(rootfs: Path) -> None:
+    mount = {"destination": "/dev/shm", "type": "tmpfs", "options": ["size=1m"]}
+    compiled = compile.compile(spec(rootfs, mounts=[mount]), "box", ROOT)
+    shm = [item for item in compiled.operations if item.name == "mount" and item.args[2] == "/dev/shm"]
+    assert len(shm) == 1
+    assert shm[0].args[-1] == ("size=1m",)
+
+
+_text = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), max_size=40)
+
+
+@given(
+    args=st.lists(_text.filter(bool), min_size=1, max_size=8),
+    env=st.dictionaries(st.from_regex(r"[A-Z_]{1,9}", fullmatch=True), _text),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_text_survives_the_encoding(args: list[str], env: dict[str, str]) -> None:
+    compiled = compile.compile(ContainerSpec(args, env=env), "box", ROOT)
+    plan = operations.encode(compiled.operations)
+    for text in (*args, *(f"{key}={value}" for key, value in env.items())):
+        assert text.encode() + b"\0" in plan
+
+
+def _run_plan(plan: bytes) -> tuple[int, int]:
+    """Hand raw bytes to the launcher, without namespaces: kind and error of what it says."""
+    ffi, lib = _native.ffi, _native.lib
+    launcher = lib.ed_launcher(lib.ed_launcher_image, lib.ed_launcher_size)
+    child, message, fd = ffi.new("struct ed_child *"), ffi.new("struct ed_message *"), ffi.new("int *")
+    null = os.open("/dev/null", os.O_RDWR)
+    try:
+        assert (
+            lib.ed_spawn(launcher, ffi.from_buffer(plan), len(plan), 0, -1, ffi.new("int[3]", [null] * 3), 0, child)
+            == 0
+        )
+        received = lib.ed_receive(child.control, message, fd)
+        os.close(child.control)
+        result = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
+        os.close(child.pidfd)
+    finally:
+        os.close(null)
+        os.close(launcher)
+    assert result is not None
+    assert result.si_code == os.CLD_EXITED, f"launcher was killed by signal {result.si_status}"
+    return (int(message.kind), int(message.error)) if received > 0 else (0, 0)
+
+
+def _harmless() -> bytes:
+    """A plan whose operations change nothing but the launcher itself, and end in a failing exec."""
+    op = operations.operation
+    return operations.encode(
+        [
+            op("umask", 0o22),
+            op("chdir", "/"),
+            op("rlimit", 7, 256, 256),
+            op("no_new_privileges"),
+            op("exec", 0, ("/nonexistent/a", "/nonexistent/b"), ("a", "b"), ("X=1",)),
+        ]
+    )
+
+
+def test_launcher_refuses_damaged_plans_without_dying() -> None:
+    plan = _harmless()
+    assert _run_plan(plan)[1] == 2  # ENOENT: well-formed, executed up to the exec
+    damaged = random.Random(7)
+    for length in range(1, len(plan), 5):
+        assert _run_plan(plan[:length])[0] == _native.lib.ED_FAILED
+    for _ in range(150):
+        mutant = bytearray(plan)
+        # The header's length must fit, else nothing behind it is looked at; codes stay, so that nothing real is done.
+        at = damaged.choice([i for i in range(16, len(plan)) if i not in _codes(plan)])
+        mutant[at] = damaged.randrange(256)
+        assert _run_plan(bytes(mutant))[0] == _native.lib.ED_FAILED
+
+
+def _codes(plan: bytes) -> set[int]:
+    at, found = 16, set()
+    while at < len(plan):
+        found |= set(range(at, at + 4))
+        at += 8 + int.from_bytes(plan[at + 4 : at + 8], "little")
+    return found
+
+
+def test_rootfs_must_have_the_directories_of_the_default_mounts(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    with pytest.raises(SpecError, match=r"has no directory /dev.*mkdir .*ephemeral"):
+        compile.compile(spec(tmp_path), "box", ROOT)
+    compile.compile(spec(tmp_path, ephemeral=True), "box", ROOT)
