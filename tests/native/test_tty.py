@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from execdrivers.engine import Engine
 
-from execdrivers import ContainerSpec
+from execdrivers import PIPE, ContainerSpec
 
 pytestmark = pytest.mark.needs("root", "busybox")
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.needs("root", "busybox")
 def test_terminal_is_the_containers_own(engine: Engine, rootfs: Path, init: bool) -> None:
     script = "tty; stty size; test -c /dev/console && echo console; echo $TERM; cat /proc/self/stat | cut -d' ' -f7,8"
     spec = ContainerSpec.build(["sh", "-c", script], rootfs=rootfs, tty=True, console_size=(33, 99), init=init)
-    with engine.create(spec, driver="native") as container:
+    with engine.create(spec, driver="native", stdin=PIPE, stdout=PIPE) as container:
         container.start()
         text, err = container.communicate(timeout=10)
     lines = text.decode().split("\r\n")

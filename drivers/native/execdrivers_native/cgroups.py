@@ -52,9 +52,13 @@ class CgroupDir:
 
 
 def plan(
-    resources: Resources | None, id: str, layout: CgroupLayout, *, swap: bool, track: bool
+    resources: Resources | None, id: str, layout: CgroupLayout, *, swap: bool, track: bool, show: bool
 ) -> tuple[CgroupDir, ...]:
-    """The cgroups a container needs: none where nothing is limited, unless it must be tracked (no pid namespace)."""
+    """The cgroups a container needs: where something is limited, and no others, but for two cases.
+
+    ``track``: without a pid namespace its processes are found by their cgroup. ``show``: the cgroup file systems are
+    mounted inside, and must show its own part of each hierarchy, not the host's.
+    """
     wanted: dict[str, list[tuple[str, str]]] = {}
     if resources is not None:
         for controller in ("memory", "pids", "cpu", "cpuset"):
@@ -64,6 +68,10 @@ def plan(
                 wanted[controller] = values
     if track and not (wanted.keys() & layout.v2_controllers):
         wanted.setdefault("freezer" if "freezer" in layout.v1 else "", [])
+    for controller in layout.v1 if show else ():
+        wanted.setdefault(controller, [])
+    if show and not layout.v1:
+        wanted.setdefault("", [])
     v1: dict[str, tuple[list[str], list[tuple[str, str]]]] = {}
     v2: tuple[list[str], list[tuple[str, str]]] = ([], [])
     for controller, values in wanted.items():

@@ -93,6 +93,7 @@ class _Compiler:
             host.cgroups,
             swap=host.swap_accounting,
             track="pid" not in self.namespaces,
+            show=any(mount.type == "cgroup" for mount in self.mounts),
         )
 
     def compile(self) -> NativePlan:
@@ -227,9 +228,10 @@ class _Compiler:
         clear = tuple(
             name for name in MOUNT_ATTRIBUTES if name in options.clear or (name in _ATIME and name in options.set)
         )
-        if self.nodev and mount.destination != "/dev" and "nodev" not in attributes and "nodev" not in options.clear:
+        # /dev becomes nodev once it has its nodes; in a devpts nobody can make any.
+        exempt = mount.destination == "/dev" or mount.type == "devpts" or "nodev" in options.clear
+        if self.nodev and not exempt and "nodev" not in attributes:
             attributes = (*attributes, "nodev")
-        create = int(rootfs.may_create(self.spec))
         if mount.type == "bind":
             yield operation(
                 "bind",
@@ -241,20 +243,17 @@ class _Compiler:
                 tuple(sorted(options.recursive_set)),
                 tuple(sorted(options.recursive_clear)),
                 (options.propagation or "").removeprefix("r"),
-                create,
             )
         elif mount.type == "cgroup":
-            yield from self._cgroup_mounts(mount, attributes, create)
+            yield from self._cgroup_mounts(mount, attributes)
         else:
             data = tuple(option for option in options.data if not (self.rootless and option.startswith("gid=")))
-            yield operation(
-                "mount", mount.type, mount.source or mount.type, mount.destination, attributes, create, data
-            )
+            yield operation("mount", mount.type, mount.source or mount.type, mount.destination, attributes, data)
             if options.propagation:
                 propagation = options.propagation.removeprefix("r")
                 yield operation("set_attributes", mount.destination, 0, (), (), propagation)
 
-    def _cgroup_mounts(self, mount: Mount, attributes: tuple[str, ...], create: int) -> Iterator[Operation]:
+    def _cgroup_mounts(self, mount: Mount, attributes: tuple[str, ...]) -> Iterator[Operation]:
         layout = self.host.cgroups
         if layout.v1:
             yield operation(
@@ -263,7 +262,6 @@ class _Compiler:
                 "cgroup",
                 mount.destination,
                 tuple(a for a in attributes if a != "ro"),
-                create,
                 ("mode=755",),
             )
             points: dict[str, list[str]] = {}
@@ -272,14 +270,14 @@ class _Compiler:
             for point, controllers in points.items():
                 name = point.rsplit("/", 1)[-1]
                 destination = f"{mount.destination}/{name}"
-                yield operation("mount", "cgroup", "cgroup", destination, attributes, 1, tuple(controllers))
+                yield operation("mount", "cgroup", "cgroup", destination, attributes, tuple(controllers))
                 for controller in controllers:
                     if controller != name:
                         yield operation("symlink", name, f"{mount.destination}/{controller}")
             if "ro" in attributes:
                 yield operation("set_attributes", mount.destination, 0, ("ro",), (), "")
         else:
-            yield operation("mount", "cgroup2", "cgroup", mount.destination, attributes, create, ())
+            yield operation("mount", "cgroup2", "cgroup", mount.destination, attributes, ())
 
     def _device_nodes(self) -> Iterator[Operation]:
         """What every container finds in /dev: OCI runtime spec, config-linux, default devices."""
@@ -291,7 +289,7 @@ class _Compiler:
     def _device(self, device: Device) -> Iterator[Operation]:
         if self.rootless:
             # A user namespace may not make nodes; the host's own, by path, is what it may use.
-            yield operation("bind", device.path, device.path, 0, ("nosuid", "noexec"), (), (), (), "", 1)
+            yield operation("bind", device.path, device.path, 0, ("nosuid", "noexec"), (), (), (), "")
             return
         kind = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[device.type]
         mode = kind | (device.file_mode if device.file_mode is not None else 0o666)

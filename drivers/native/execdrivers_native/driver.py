@@ -34,7 +34,7 @@ _ALWAYS = frozenset(
     """.split()
 )
 #: What takes privilege as well.
-_PRIVILEGED = frozenset({"groups", "devices", "mount.cgroup", "namespace.host.user"})
+_PRIVILEGED = frozenset({"groups", "devices", "mount.cgroup", "mount.overlay", "namespace.host.user"})
 #: Feature → the cgroup controller it needs.
 _CONTROLLERS = {
     "cgroup.memory": "memory",

@@ -48,10 +48,17 @@ def spawn(operations: Sequence[Operation], flags: int, cgroup: int, stdio: Stdio
     """Start the launcher and wait until it is ready to execute. Raises `LaunchError`; then nothing is left."""
     plan = encode(operations)
     child = ffi.new("struct ed_child *")
-    fds = ffi.new("int[3]", [stdio.stdin, stdio.stdout, stdio.stderr])
-    result = lib.ed_spawn(
-        _launcher_fd(), ffi.from_buffer(plan), len(plan), flags, cgroup, fds, int(keep_capabilities), child
-    )
+    given = (stdio.stdin, stdio.stdout, stdio.stderr)
+    # Where a terminal will take their place there are none yet.
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) if min(given) < 0 else -1
+    fds = ffi.new("int[3]", [null if fd < 0 else fd for fd in given])
+    try:
+        result = lib.ed_spawn(
+            _launcher_fd(), ffi.from_buffer(plan), len(plan), flags, cgroup, fds, int(keep_capabilities), child
+        )
+    finally:
+        if null >= 0:
+            os.close(null)
     if result < 0:
         raise _clone_error(-result)
     made = Child(child.pid, child.pidfd, child.control, None, operations)

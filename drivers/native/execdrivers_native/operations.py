@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from execdrivers.defaults import ALL_CAPABILITIES
@@ -135,11 +136,11 @@ _SCHEMA: dict[str, tuple[int, str]] = {
     "propagation": (lib.ED_OP_PROPAGATION, "propagation:tree"),
     "root": (lib.ED_OP_ROOT, "path:str recursive:int set:attrs"),
     "root_overlay": (lib.ED_OP_ROOT_OVERLAY, "path:str set:attrs userxattr:int options:strs"),
-    "mount": (lib.ED_OP_MOUNT, "type:str source:str destination:str set:attrs create:int options:strs"),
+    "mount": (lib.ED_OP_MOUNT, "type:str source:str destination:str set:attrs options:strs"),
     "bind": (
         lib.ED_OP_BIND,
         "source:str destination:str recursive:int set:attrs clear:clear "  # noqa: ISC004 - one schema
-        "recursive_set:attrs recursive_clear:clear propagation:propagation create:int",
+        "recursive_set:attrs recursive_clear:clear propagation:propagation",
     ),
     "set_attributes": (
         lib.ED_OP_SET_ATTRIBUTES,
@@ -174,9 +175,17 @@ _ENCODERS = {
 
 
 def _encode_operation(item: Operation) -> bytes:
+    # Most operations of most plans are the same; what carries the caller's data is not worth keeping.
+    return _encode_anew(item) if item.name in ("exec", "write") else _encode_cached(item)
+
+
+def _encode_anew(item: Operation) -> bytes:
     code, encoders = _ENCODERS[item.name]
     body = b"".join([encoder(value) for encoder, value in zip(encoders, item.args, strict=True)])
     return _U32(code) + _U32(len(body)) + body
+
+
+_encode_cached = lru_cache(maxsize=1024)(_encode_anew)
 
 
 def encode(operations: Sequence[Operation]) -> bytes:

@@ -103,6 +103,8 @@ def _walk(root: str, destination: str, field: str) -> bool:
     pending = [part for part in destination.split("/") if part][::-1]
     inside: list[str] = []
     links = 0
+    # So many of the pending parts come after all links: if one of those is missing, it can be made.
+    own = len(pending) + 1
     while pending:
         part = pending.pop()
         if part == "..":
@@ -114,7 +116,7 @@ def _walk(root: str, destination: str, field: str) -> bool:
         try:
             mode = os.lstat(path).st_mode
         except FileNotFoundError:
-            if links:
+            if len(pending) >= own:
                 raise _leads_out(field, destination, "is a symbolic link to what the rootfs does not have") from None
             return False
         except NotADirectoryError:
@@ -127,6 +129,7 @@ def _walk(root: str, destination: str, field: str) -> bool:
             inside.append(part)
             continue
         links += 1
+        own = min(own, len(pending))
         if links > _MAX_LINKS:
             raise _leads_out(field, destination, "is a loop of symbolic links")
         target = os.readlink(path)

@@ -66,11 +66,11 @@ static int open_parent(const struct launcher *l, const char *path, const char **
     return directory;
 }
 
-/* The destination of a mount, made where missing if asked to: a directory, or an empty file. */
-static int open_destination(const struct launcher *l, const char *path, int directory, int create)
+/* The destination of a mount, made where missing: a directory, or an empty file. */
+static int open_destination(const struct launcher *l, const char *path, int directory)
 {
     int fd = open_inside(l, path, O_PATH);
-    if (fd != -ENOENT || !create)
+    if (fd != -ENOENT)
         return fd;
     const char *name;
     scoped_fd parent = open_parent(l, path, &name);
@@ -239,8 +239,7 @@ int op_mount(struct launcher *l, struct args *args)
     const char *source = arg_str(args, NULL);
     const char *path = arg_str(args, NULL);
     uint64_t attributes = arg_int(args);
-    int create = (int)arg_int(args);
-    scoped_fd destination = open_destination(l, path, 1, create);
+    scoped_fd destination = open_destination(l, path, 1);
     if (destination < 0)
         return destination;
     scoped_fd mount = make_mount(l, type, source, args, attributes);
@@ -257,7 +256,6 @@ int op_bind(struct launcher *l, struct args *args)
     uint64_t set = arg_int(args), clear = arg_int(args);
     uint64_t recursive_set = arg_int(args), recursive_clear = arg_int(args);
     uint64_t propagation = arg_int(args);
-    int create = (int)arg_int(args);
     if (args->bad)
         return -EBADMSG;
     scoped_fd tree = clone_tree(AT_FDCWD, source, recursive);
@@ -273,7 +271,7 @@ int op_bind(struct launcher *l, struct args *args)
         result = set_attributes(tree, 0, set, clear, 0);
     if (result < 0)
         return result;
-    scoped_fd destination = open_destination(l, path, mode == S_IFDIR, create);
+    scoped_fd destination = open_destination(l, path, mode == S_IFDIR);
     if (destination < 0)
         return destination;
     result = attach(tree, destination);

@@ -24,8 +24,8 @@ enum ed_op {
     ED_OP_PROPAGATION,   /* flags: MS_REC|MS_PRIVATE and the like, for the whole tree of mounts */
     ED_OP_ROOT,          /* path, recursive, set: the directory becomes the root-to-be */
     ED_OP_ROOT_OVERLAY,  /* path, set, userxattr, tmpfs options: the same under a layer in memory */
-    ED_OP_MOUNT,         /* type, source, destination, set, create, options */
-    ED_OP_BIND,          /* source, destination, recursive, set, clear, recursive set, recursive clear, propagation, create */
+    ED_OP_MOUNT,         /* type, source, destination, set, options */
+    ED_OP_BIND,          /* source, destination, recursive, set, clear, recursive set, recursive clear, propagation */
     ED_OP_SET_ATTRIBUTES,/* destination, recursive, set, clear, propagation */
     ED_OP_MKDIR,         /* destination, mode */
     ED_OP_SYMLINK,       /* target, destination */
