@@ -193,6 +193,10 @@ def test_cwd_umask_rlimits_hostname(engine: Engine, rootfs: Path) -> None:
     assert out(engine, "umask", rootfs) == "0022"
 
 
+def test_a_limit_of_no_files_stops_the_command_not_the_launch(engine: Engine, rootfs: Path) -> None:
+    assert engine.run(["true"], rootfs=rootfs, driver="native", rlimits={"nofile": 0}).returncode == 0
+
+
 def test_caller_umask_does_not_leak_in(engine: Engine, rootfs: Path) -> None:
     old = os.umask(0o077)
     try:

@@ -110,8 +110,9 @@ class _Compiler:
             *self._root(),
             *self._file_systems(),
             *self._hidden_paths(),
-            *self._limits(),
             operation("pivot"),
+            *self._console(),
+            *self._limits(),  # late: they hold for the launcher too
             *self._credentials(),
             operation("exec", int(self.spec.init), self._candidates(), self.spec.args, self._environment()),
         ]
@@ -254,30 +255,22 @@ class _Compiler:
                 yield operation("set_attributes", mount.destination, 0, (), (), propagation)
 
     def _cgroup_mounts(self, mount: Mount, attributes: tuple[str, ...]) -> Iterator[Operation]:
-        layout = self.host.cgroups
-        if layout.v1:
-            yield operation(
-                "mount",
-                "tmpfs",
-                "cgroup",
-                mount.destination,
-                tuple(a for a in attributes if a != "ro"),
-                ("mode=755",),
-            )
-            points: dict[str, list[str]] = {}
-            for controller, point in layout.v1.items():
-                points.setdefault(point, []).append(controller)
-            for point, controllers in points.items():
-                name = point.rsplit("/", 1)[-1]
-                destination = f"{mount.destination}/{name}"
-                yield operation("mount", "cgroup", "cgroup", destination, attributes, tuple(controllers))
-                for controller in controllers:
+        """The container's own cgroups and no others, whatever its cgroup namespace is: as runc, by bind mounts."""
+        if not self.host.cgroups.v1:
+            (own,) = self.cgroups
+            yield operation("bind", own.path, mount.destination, 0, attributes, (), (), (), "")
+            return
+        writable = tuple(name for name in attributes if name != "ro")
+        yield operation("mount", "tmpfs", "cgroup", mount.destination, writable, ("mode=755",))
+        for own in self.cgroups:
+            if own.version == 1:
+                name = own.mount_point.rsplit("/", 1)[-1]
+                yield operation("bind", own.path, f"{mount.destination}/{name}", 0, attributes, (), (), (), "")
+                for controller in own.controllers:
                     if controller != name:
                         yield operation("symlink", name, f"{mount.destination}/{controller}")
-            if "ro" in attributes:
-                yield operation("set_attributes", mount.destination, 0, ("ro",), (), "")
-        else:
-            yield operation("mount", "cgroup2", "cgroup", mount.destination, attributes, ())
+        if "ro" in attributes:
+            yield operation("set_attributes", mount.destination, 0, ("ro",), (), "")
 
     def _device_nodes(self) -> Iterator[Operation]:
         """What every container finds in /dev: OCI runtime spec, config-linux, default devices."""
@@ -310,15 +303,17 @@ class _Compiler:
 
     # --- the process itself
 
+    def _console(self) -> Iterator[Operation]:
+        if self.spec.tty:
+            rows, columns = self.spec.console_size or (0, 0)
+            yield operation("console", rows, columns, self.user.uid)
+
     def _limits(self) -> Iterator[Operation]:
         for name, limit in self.spec.rlimits.items():
             yield operation("rlimit", _RLIMITS[name.removeprefix("RLIMIT_")], limit.soft, limit.hard)
 
     def _credentials(self) -> Iterator[Operation]:
         spec, caps, user = self.spec, self.capabilities, self.user
-        if spec.tty:
-            rows, columns = spec.console_size or (0, 0)
-            yield operation("console", rows, columns, user.uid)
         available = [
             name for name in defaults.ALL_CAPABILITIES if self.host.bounding >> defaults.ALL_CAPABILITIES[name] & 1
         ]

@@ -58,16 +58,14 @@ class Operation(NamedTuple):
 
     def step(self) -> Step:
         """As a step of the plan that people see; arguments that say nothing are left out."""
-        names = [field.split(":")[0] for field in _SCHEMA[self.name][1].split()]
-        shown = zip(names, self.args, strict=True)
-        return Step(
-            self.name.replace("_", "-"),
-            {
-                key: list(value) if isinstance(value, tuple) else value
-                for key, value in shown
-                if value not in ("", (), False)
-            },
-        )
+        shown: dict[str, Any] = {}
+        for field, value in zip(_SCHEMA[self.name][1].split(), self.args, strict=True):
+            key, kind = field.split(":")
+            if kind == "mode":
+                shown[key] = f"{value:04o}"
+            elif value not in ("", ()) and (value or kind != "bool"):
+                shown[key] = list(value) if isinstance(value, tuple) else bool(value) if kind == "bool" else value
+        return Step(self.name.replace("_", "-"), shown)
 
 
 def operation(name: str, *args: Any) -> Operation:
@@ -118,6 +116,8 @@ def _tree_propagation(name: str) -> bytes:
 
 _CODEC: dict[str, Callable[[Any], bytes]] = {
     "int": _int,
+    "bool": _int,
+    "mode": _int,
     "str": _str,
     "strs": _list(_str),
     "ints": _list(_int),
@@ -134,21 +134,21 @@ _SCHEMA: dict[str, tuple[int, str]] = {
     "write": (lib.ED_OP_WRITE, "path:str data:str"),
     "unshare": (lib.ED_OP_UNSHARE, "namespaces:namespaces"),
     "propagation": (lib.ED_OP_PROPAGATION, "propagation:tree"),
-    "root": (lib.ED_OP_ROOT, "path:str recursive:int set:attrs"),
-    "root_overlay": (lib.ED_OP_ROOT_OVERLAY, "path:str set:attrs userxattr:int options:strs"),
+    "root": (lib.ED_OP_ROOT, "path:str recursive:bool set:attrs"),
+    "root_overlay": (lib.ED_OP_ROOT_OVERLAY, "path:str set:attrs userxattr:bool options:strs"),
     "mount": (lib.ED_OP_MOUNT, "type:str source:str destination:str set:attrs options:strs"),
     "bind": (
         lib.ED_OP_BIND,
-        "source:str destination:str recursive:int set:attrs clear:clear "  # noqa: ISC004 - one schema
+        "source:str destination:str recursive:bool set:attrs clear:clear "  # noqa: ISC004 - one schema
         "recursive_set:attrs recursive_clear:clear propagation:propagation",
     ),
     "set_attributes": (
         lib.ED_OP_SET_ATTRIBUTES,
-        "destination:str recursive:int set:attrs clear:clear propagation:propagation",
+        "destination:str recursive:bool set:attrs clear:clear propagation:propagation",
     ),
-    "mkdir": (lib.ED_OP_MKDIR, "destination:str mode:int"),
+    "mkdir": (lib.ED_OP_MKDIR, "destination:str mode:mode"),
     "symlink": (lib.ED_OP_SYMLINK, "target:str destination:str"),
-    "device": (lib.ED_OP_DEVICE, "destination:str mode:int major:int minor:int uid:int gid:int"),
+    "device": (lib.ED_OP_DEVICE, "destination:str mode:mode major:int minor:int uid:int gid:int"),
     "mask": (lib.ED_OP_MASK, "destination:str"),
     "readonly": (lib.ED_OP_READONLY, "destination:str"),
     "pivot": (lib.ED_OP_PIVOT, ""),
@@ -159,13 +159,13 @@ _SCHEMA: dict[str, tuple[int, str]] = {
     "session": (lib.ED_OP_SESSION, ""),
     "console": (lib.ED_OP_CONSOLE, "rows:int columns:int uid:int"),
     "bounding": (lib.ED_OP_BOUNDING, "capabilities:caps"),
-    "identity": (lib.ED_OP_IDENTITY, "uid:int gid:int set_groups:int groups:ints"),
+    "identity": (lib.ED_OP_IDENTITY, "uid:int gid:int set_groups:bool groups:ints"),
     "capabilities": (lib.ED_OP_CAPABILITIES, "effective:caps permitted:caps inheritable:caps ambient:caps"),
     "no_new_privileges": (lib.ED_OP_NO_NEW_PRIVILEGES, ""),
-    "umask": (lib.ED_OP_UMASK, "mask:int"),
+    "umask": (lib.ED_OP_UMASK, "mask:mode"),
     "chdir": (lib.ED_OP_CHDIR, "path:str"),
     "ready": (lib.ED_OP_READY, ""),
-    "exec": (lib.ED_OP_EXEC, "init:int candidates:strs args:strs env:strs"),
+    "exec": (lib.ED_OP_EXEC, "init:bool candidates:strs args:strs env:strs"),
 }
 
 _ENCODERS = {
