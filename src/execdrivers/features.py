@@ -142,6 +142,13 @@ def _mounts(mounts: Any) -> _Features:
             yield "mount.idmap", f"{field}.uid_mappings"
 
 
+def _devices(devices: Any) -> _Features:
+    for index, device in enumerate(devices):
+        yield "devices", f"devices[{index}]"
+        if set(device.access) != set("rwm"):
+            yield "cgroup.devices", f"devices[{index}].access"
+
+
 def _device_rules(rules: Any) -> _Features:
     from execdrivers.spec.resources import DENY_ALL
 
@@ -222,7 +229,7 @@ _SPEC: dict[str, _Rule] = {
     "ephemeral_size": "rootfs.ephemeral",
     "default_mounts": "mount.replace-defaults",
     "mounts": _mounts,
-    "devices": "devices",
+    "devices": _devices,
     "masked_paths": ("masked-paths", ()),
     "readonly_paths": ("readonly-paths", ()),
     "hostname": "hostname",

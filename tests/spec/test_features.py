@@ -43,6 +43,11 @@ def test_only_known_features_by_given_fields(spec: ContainerSpec) -> None:
         ({"seccomp": "unconfined", "apparmor_profile": "unconfined"}, {}),
         ({"resources": {"memory": -1, "pids": -1, "oom_kill_disable": False, "devices": ()}}, {}),
         ({"resources": {"devices": [DeviceRule(False)]}}, {}),
+        ({"devices": [{"path": "/dev/x", "type": "c", "major": 1, "minor": 3}]}, {"devices": "devices[0]"}),
+        (
+            {"devices": [{"path": "/dev/x", "type": "c", "major": 1, "minor": 3, "access": "r"}]},
+            {"devices": "devices[0]", "cgroup.devices": "devices[0].access"},
+        ),
         ({"resources": {"devices": [DeviceRule(True)]}}, {"cgroup.devices": "resources.devices"}),
         ({"resources": {"memory": "64M"}}, {"cgroup.memory": "resources.memory"}),
         ({"resources": {"cpus": 1.5}}, {"cgroup.cpu": "resources.cpus"}),

@@ -6,32 +6,27 @@ file system can tell (does the rootfs exist, who is "www-data") is asked of root
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from execdrivers import defaults
 from execdrivers.driver import Plan, Step
-from execdrivers.spec import Capabilities, Mount
-from execdrivers_native import cgroups, rootfs
+from execdrivers.spec import Capabilities, CapabilitySets, Mount
+from execdrivers_native import cgroups, filesystems, rootfs
 from execdrivers_native.host import Host
-from execdrivers_native.operations import MOUNT_ATTRIBUTES, NAMESPACE_FLAGS, Operation, operation
+from execdrivers_native.operations import NAMESPACE_FLAGS, Operation, operation
 
 if TYPE_CHECKING:
-    from execdrivers.spec import ContainerSpec, Device
+    from execdrivers.spec import ContainerSpec
     from execdrivers.users import User
 
 __all__ = ["NativePlan", "compile"]
 
 #: Order in which namespaces are listed; "time" and "user" are not made unless asked for or needed.
 _DEFAULT_NAMESPACES = ("pid", "mount", "uts", "ipc", "network", "cgroup")
-#: Private places over the host's root when no rootfs is given.
-_HOST_ROOT_MOUNTS = (
-    Mount(destination="/tmp", type="tmpfs", source="tmpfs", options=("nosuid", "nodev", "mode=1777")),
-    Mount(destination="/run", type="tmpfs", source="tmpfs", options=("nosuid", "nodev", "mode=755")),
-)
 #: Who runs when no rootfs is given and no user: nobody, as every distribution numbers it.
 _NOBODY = "65534:65534"
 _RLIMITS = {
@@ -83,7 +78,7 @@ class _Compiler:
         self.rootless = not host.privileged
         self.user = self._user()
         self.namespaces = self._namespaces()
-        self.capabilities = (spec.capabilities or Capabilities()).resolve()
+        self.capabilities = _capability_sets(spec.capabilities)
         #: Devices made by an allowed mknod(2) stay dead, unless the container may remount as it likes anyway.
         self.nodev = "CAP_SYS_ADMIN" not in self.capabilities.bounding
         self.mounts = self._mounts()
@@ -204,100 +199,36 @@ class _Compiler:
         if spec.default_mounts:
             own.extend(rootfs.default_mounts(spec))
             if spec.rootfs is None:
-                own.extend(_HOST_ROOT_MOUNTS)
+                own.extend(filesystems.HOST_ROOT_MOUNTS)
         rootfs.check(spec, own)
         given = {mount.destination: mount for mount in spec.mounts}
         merged = [given.pop(mount.destination, mount) for mount in own]
         return (*merged, *given.values())
 
     def _file_systems(self) -> Iterator[Operation]:
-        console = False
         for mount in self.mounts:
-            yield from self._mount(mount)
-            if mount.destination == "/dev" and mount.type == "tmpfs":
-                yield from self._device_nodes()
-                console = True
+            if mount.type == "cgroup":
+                v1 = bool(self.host.cgroups.v1)
+                yield from filesystems.cgroup_mounts(mount, self.cgroups, v1=v1, nodev=self.nodev)
+            else:
+                yield from filesystems.mount(mount, nodev=self.nodev, rootless=self.rootless)
+            if self._is_dev(mount):
+                yield from filesystems.standard_devices(rootless=self.rootless)
         for device in self.spec.devices:
-            yield from self._device(device)
-        if console and self.nodev:
+            yield filesystems.device(device, rootless=self.rootless)
+        if self.nodev and any(map(self._is_dev, self.mounts)):
             yield operation("set_attributes", "/dev", 0, ("nodev",), (), "")
 
-    def _mount(self, mount: Mount) -> Iterator[Operation]:
-        options = mount.parse_options()
-        attributes = tuple(name for name in MOUNT_ATTRIBUTES if name in options.set)
-        # With an atime mode goes the clearing of the old one, which mount_setattr(2) demands.
-        clear = tuple(
-            name for name in MOUNT_ATTRIBUTES if name in options.clear or (name in _ATIME and name in options.set)
-        )
-        # /dev becomes nodev once it has its nodes; in a devpts nobody can make any.
-        exempt = mount.destination == "/dev" or mount.type == "devpts" or "nodev" in options.clear
-        if self.nodev and not exempt and "nodev" not in attributes:
-            attributes = (*attributes, "nodev")
-        if mount.type == "bind":
-            yield operation(
-                "bind",
-                mount.source,
-                mount.destination,
-                int(options.recursive_bind or self.rootless),
-                attributes,
-                clear,
-                tuple(sorted(options.recursive_set)),
-                tuple(sorted(options.recursive_clear)),
-                (options.propagation or "").removeprefix("r"),
-            )
-        elif mount.type == "cgroup":
-            yield from self._cgroup_mounts(mount, attributes)
-        else:
-            data = tuple(option for option in options.data if not (self.rootless and option.startswith("gid=")))
-            yield operation("mount", mount.type, mount.source or mount.type, mount.destination, attributes, data)
-            if options.propagation:
-                propagation = options.propagation.removeprefix("r")
-                yield operation("set_attributes", mount.destination, 0, (), (), propagation)
-
-    def _cgroup_mounts(self, mount: Mount, attributes: tuple[str, ...]) -> Iterator[Operation]:
-        """The container's own cgroups and no others, whatever its cgroup namespace is: as runc, by bind mounts."""
-        if not self.host.cgroups.v1:
-            (own,) = self.cgroups
-            yield operation("bind", own.path, mount.destination, 0, attributes, (), (), (), "")
-            return
-        writable = tuple(name for name in attributes if name != "ro")
-        yield operation("mount", "tmpfs", "cgroup", mount.destination, writable, ("mode=755",))
-        for own in self.cgroups:
-            if own.version == 1:
-                name = own.mount_point.rsplit("/", 1)[-1]
-                yield operation("bind", own.path, f"{mount.destination}/{name}", 0, attributes, (), (), (), "")
-                for controller in own.controllers:
-                    if controller != name:
-                        yield operation("symlink", name, f"{mount.destination}/{controller}")
-        if "ro" in attributes:
-            yield operation("set_attributes", mount.destination, 0, ("ro",), (), "")
-
-    def _device_nodes(self) -> Iterator[Operation]:
-        """What every container finds in /dev: OCI runtime spec, config-linux, default devices."""
-        for device in defaults.DEVICES:
-            yield from self._device(device)
-        for path, target in defaults.DEV_LINKS.items():
-            yield operation("symlink", target, path)
-
-    def _device(self, device: Device) -> Iterator[Operation]:
-        if self.rootless:
-            # A user namespace may not make nodes; the host's own, by path, is what it may use.
-            yield operation("bind", device.path, device.path, 0, ("nosuid", "noexec"), (), (), (), "")
-            return
-        kind = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[device.type]
-        mode = kind | (device.file_mode if device.file_mode is not None else 0o666)
-        yield operation(
-            "device", device.path, mode, device.major or 0, device.minor or 0, device.uid or 0, device.gid or 0
-        )
+    @staticmethod
+    def _is_dev(mount: Mount) -> bool:
+        return mount.destination == "/dev" and mount.type == "tmpfs"
 
     def _hidden_paths(self) -> Iterator[Operation]:
         spec = self.spec
-        masked = spec.masked_paths if spec.masked_paths is not None else defaults.MASKED_PATHS
-        readonly = spec.readonly_paths if spec.readonly_paths is not None else defaults.READONLY_PATHS
-        for path in masked:
-            yield operation("mask", path)
-        for path in readonly:
-            yield operation("readonly", path)
+        yield from filesystems.hidden_paths(
+            spec.masked_paths if spec.masked_paths is not None else defaults.MASKED_PATHS,
+            spec.readonly_paths if spec.readonly_paths is not None else defaults.READONLY_PATHS,
+        )
         if spec.readonly and spec.rootfs is not None:
             yield operation("set_attributes", "/", 0, ("ro",), (), "")
 
@@ -314,20 +245,15 @@ class _Compiler:
 
     def _credentials(self) -> Iterator[Operation]:
         spec, caps, user = self.spec, self.capabilities, self.user
-        available = [
-            name for name in defaults.ALL_CAPABILITIES if self.host.bounding >> defaults.ALL_CAPABILITIES[name] & 1
-        ]
-        yield operation("bounding", _ordered(caps.bounding, available))
+        yield operation("bounding", _available(caps.bounding, self.host.bounding))
         # In a user namespace of one id setgroups(2) is denied, and the ids are mapped as wanted already.
         yield operation("identity", user.uid, user.gid, int(not self.rootless), () if self.rootless else user.groups)
         if spec.umask is not None:
             yield operation("umask", spec.umask)
         # As the user, before capabilities go: a directory that only root may enter is entered by root alone.
         yield operation("chdir", spec.cwd or "/")
-        yield operation(
-            "capabilities",
-            *(_ordered(names, available) for names in (caps.effective, caps.permitted, caps.inheritable, caps.ambient)),
-        )
+        sets = (caps.effective, caps.permitted, caps.inheritable, caps.ambient)
+        yield operation("capabilities", *(_available(names, self.host.bounding) for names in sets))
         if spec.no_new_privileges is not False:
             yield operation("no_new_privileges")
         yield operation("ready")
@@ -348,9 +274,13 @@ class _Compiler:
         }
 
 
-_ATIME = frozenset({"relatime", "noatime", "strictatime"})
+@lru_cache(maxsize=64)
+def _capability_sets(capabilities: Capabilities | None) -> CapabilitySets:
+    return (capabilities or Capabilities()).resolve()
 
 
-def _ordered(names: Any, available: list[str]) -> tuple[str, ...]:
-    wanted = set(names)
-    return tuple(name for name in available if name in wanted)
+@lru_cache(maxsize=256)
+def _available(names: tuple[str, ...], bounding: int) -> tuple[str, ...]:
+    """Those capabilities, in the kernel's order, that the caller has to give."""
+    numbers = defaults.ALL_CAPABILITIES
+    return tuple(name for name in numbers if name in names and bounding >> numbers[name] & 1)

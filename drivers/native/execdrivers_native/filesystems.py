@@ -1,0 +1,101 @@
+"""Mounts and device nodes of a spec as operations.
+
+The functions are pure and their results kept: most containers of a program have the same mounts.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+from functools import lru_cache
+
+from execdrivers import defaults
+from execdrivers.spec import Device, Mount
+from execdrivers_native.cgroups import CgroupDir
+from execdrivers_native.operations import MOUNT_ATTRIBUTES, Operation, operation
+
+__all__ = ["HOST_ROOT_MOUNTS", "cgroup_mounts", "device", "hidden_paths", "mount", "standard_devices"]
+
+#: Private places over the host's root when no rootfs is given.
+HOST_ROOT_MOUNTS = (
+    Mount(destination="/tmp", type="tmpfs", source="tmpfs", options=("nosuid", "nodev", "mode=1777")),
+    Mount(destination="/run", type="tmpfs", source="tmpfs", options=("nosuid", "nodev", "mode=755")),
+)
+
+_ATIME = frozenset({"relatime", "noatime", "strictatime"})
+_NODE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+
+
+@lru_cache(maxsize=512)
+def mount(given: Mount, *, nodev: bool, rootless: bool) -> tuple[Operation, ...]:
+    """Any mount but one of cgroups. With ``nodev`` it gets that attribute even unasked."""
+    options = given.parse_options()
+    attributes = _attributes(given, nodev=nodev)
+    # With an atime mode goes the clearing of the old one, which mount_setattr(2) demands.
+    clear = tuple(
+        name for name in MOUNT_ATTRIBUTES if name in options.clear or (name in _ATIME and name in options.set)
+    )
+    propagation = (options.propagation or "").removeprefix("r")
+    if given.type == "bind":
+        recursive = (tuple(sorted(options.recursive_set)), tuple(sorted(options.recursive_clear)))
+        whole = int(options.recursive_bind or rootless)
+        return (operation("bind", given.source, given.destination, whole, attributes, clear, *recursive, propagation),)
+    # In a user namespace of one id there is no other group to give a terminal to.
+    data = tuple(option for option in options.data if not (rootless and option.startswith("gid=")))
+    made = operation("mount", given.type, given.source or given.type, given.destination, attributes, data)
+    if not propagation:
+        return (made,)
+    return made, operation("set_attributes", given.destination, 0, (), (), propagation)
+
+
+def _attributes(given: Mount, *, nodev: bool) -> tuple[str, ...]:
+    options = given.parse_options()
+    attributes = tuple(name for name in MOUNT_ATTRIBUTES if name in options.set)
+    # /dev becomes nodev once it has its nodes; in a devpts nobody can make any.
+    exempt = given.destination == "/dev" or given.type == "devpts" or "nodev" in options.clear
+    return (*attributes, "nodev") if nodev and not exempt and "nodev" not in attributes else attributes
+
+
+def cgroup_mounts(given: Mount, own: Sequence[CgroupDir], *, v1: bool, nodev: bool) -> list[Operation]:
+    """The container's own cgroups and no others, whatever its cgroup namespace is: as runc, by bind mounts."""
+    attributes = _attributes(given, nodev=nodev)
+
+    def bind(cgroup: CgroupDir, destination: str) -> Operation:
+        return operation("bind", cgroup.path, destination, 0, attributes, (), (), (), "")
+
+    if not v1:
+        return [bind(cgroup, given.destination) for cgroup in own]
+    writable = tuple(name for name in attributes if name != "ro")
+    result = [operation("mount", "tmpfs", "cgroup", given.destination, writable, ("mode=755",))]
+    for cgroup in own:
+        if cgroup.version == 1:
+            name = cgroup.mount_point.rsplit("/", 1)[-1]
+            result.append(bind(cgroup, f"{given.destination}/{name}"))
+            aliases = (controller for controller in cgroup.controllers if controller != name)
+            result.extend(operation("symlink", name, f"{given.destination}/{alias}") for alias in aliases)
+    if "ro" in attributes:
+        result.append(operation("set_attributes", given.destination, 0, ("ro",), (), ""))
+    return result
+
+
+@lru_cache(maxsize=2)
+def standard_devices(*, rootless: bool) -> tuple[Operation, ...]:
+    """What every container finds in /dev: OCI runtime spec, config-linux, default devices."""
+    nodes = [device(node, rootless=rootless) for node in defaults.DEVICES]
+    links = [operation("symlink", target, path) for path, target in defaults.DEV_LINKS.items()]
+    return (*nodes, *links)
+
+
+def device(node: Device, *, rootless: bool) -> Operation:
+    """One device node."""
+    if rootless:
+        # A user namespace may not make nodes; the host's own, by path, is what it may use.
+        return operation("bind", node.path, node.path, 0, ("nosuid", "noexec"), (), (), (), "")
+    mode = _NODE_TYPES[node.type] | (node.file_mode if node.file_mode is not None else 0o666)
+    return operation("device", node.path, mode, node.major or 0, node.minor or 0, node.uid or 0, node.gid or 0)
+
+
+@lru_cache(maxsize=64)
+def hidden_paths(masked: tuple[str, ...], readonly: tuple[str, ...]) -> tuple[Operation, ...]:
+    """Paths that read as empty, and paths that cannot be written to."""
+    return (*(operation("mask", path) for path in masked), *(operation("readonly", path) for path in readonly))
