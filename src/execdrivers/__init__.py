@@ -15,54 +15,52 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from execdrivers.container import Container
-    from execdrivers.driver import (
-        INTERFACE_VERSION,
-        CreateRequest,
-        Driver,
-        Handle,
-        Plan,
-        Probe,
-        Problem,
-        Step,
-        Stdio,
-    )
-    from execdrivers.engine import CompletedContainer, Engine, run
-    from execdrivers.errors import (
-        CommandNotExecutable,
-        CommandNotFound,
-        ContainerError,
-        ContainerExists,
-        ContainerNotFound,
-        ContainerTimeout,
-        DriverUnavailable,
-        ExecDriverError,
-        InvalidState,
-        LaunchError,
-        PluginError,
-        SpecError,
-        StoreError,
-        UnknownDriver,
-        UnsupportedFeature,
-        VetoError,
-    )
-    from execdrivers.events import Event
-    from execdrivers.exit import Exit
-    from execdrivers.hookspecs import hookimpl
-    from execdrivers.registry import Registry
-    from execdrivers.spec import (
-        Capabilities,
-        ContainerSpec,
-        Device,
-        Hook,
-        Hooks,
-        IdMapping,
-        Mount,
-        Resources,
-        Rlimit,
-    )
-    from execdrivers.stdio import DEVNULL, PIPE, STDOUT
-    from execdrivers.terminal import Terminal
+    from execdrivers.container import Container as Container
+    from execdrivers.driver import INTERFACE_VERSION as INTERFACE_VERSION
+    from execdrivers.driver import CreateRequest as CreateRequest
+    from execdrivers.driver import Driver as Driver
+    from execdrivers.driver import Handle as Handle
+    from execdrivers.driver import Plan as Plan
+    from execdrivers.driver import Probe as Probe
+    from execdrivers.driver import Problem as Problem
+    from execdrivers.driver import Stdio as Stdio
+    from execdrivers.driver import Step as Step
+    from execdrivers.engine import CompletedContainer as CompletedContainer
+    from execdrivers.engine import Engine as Engine
+    from execdrivers.engine import run as run
+    from execdrivers.errors import CommandNotExecutable as CommandNotExecutable
+    from execdrivers.errors import CommandNotFound as CommandNotFound
+    from execdrivers.errors import ContainerError as ContainerError
+    from execdrivers.errors import ContainerExists as ContainerExists
+    from execdrivers.errors import ContainerNotFound as ContainerNotFound
+    from execdrivers.errors import ContainerTimeout as ContainerTimeout
+    from execdrivers.errors import DriverUnavailable as DriverUnavailable
+    from execdrivers.errors import ExecDriverError as ExecDriverError
+    from execdrivers.errors import InvalidState as InvalidState
+    from execdrivers.errors import LaunchError as LaunchError
+    from execdrivers.errors import PluginError as PluginError
+    from execdrivers.errors import SpecError as SpecError
+    from execdrivers.errors import StoreError as StoreError
+    from execdrivers.errors import UnknownDriver as UnknownDriver
+    from execdrivers.errors import UnsupportedFeature as UnsupportedFeature
+    from execdrivers.errors import VetoError as VetoError
+    from execdrivers.events import Event as Event
+    from execdrivers.exit import Exit as Exit
+    from execdrivers.hookspecs import hookimpl as hookimpl
+    from execdrivers.registry import Registry as Registry
+    from execdrivers.spec import Capabilities as Capabilities
+    from execdrivers.spec import ContainerSpec as ContainerSpec
+    from execdrivers.spec import Device as Device
+    from execdrivers.spec import Hook as Hook
+    from execdrivers.spec import Hooks as Hooks
+    from execdrivers.spec import IdMapping as IdMapping
+    from execdrivers.spec import Mount as Mount
+    from execdrivers.spec import Resources as Resources
+    from execdrivers.spec import Rlimit as Rlimit
+    from execdrivers.stdio import DEVNULL as DEVNULL
+    from execdrivers.stdio import PIPE as PIPE
+    from execdrivers.stdio import STDOUT as STDOUT
+    from execdrivers.terminal import Terminal as Terminal
 
 #: Public name → module that defines it.
 _HOME = {

@@ -20,7 +20,7 @@ from execdrivers.exit import Exit
 if TYPE_CHECKING:
     from execdrivers.spec import ContainerSpec
 
-__all__ = ["INTERFACE_VERSION", "CreateRequest", "Driver", "Handle", "Plan", "Probe", "Problem", "Step", "Stdio"]
+__all__ = ["INTERFACE_VERSION", "CreateRequest", "Driver", "Handle", "Plan", "Probe", "Problem", "Stdio", "Step"]
 
 #: (major, minor). A plugin of another major version is refused; a higher minor only adds.
 INTERFACE_VERSION: tuple[int, int] = (1, 0)
@@ -48,7 +48,7 @@ class Probe:
 
     available: bool
     version: str
-    features: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    features: frozenset[str] = frozenset()
     missing: Mapping[str, Problem] = attrs.field(factory=dict)
     problems: tuple[Problem, ...] = ()
     facts: Mapping[str, Any] = attrs.field(factory=dict)

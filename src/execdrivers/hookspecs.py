@@ -30,7 +30,7 @@ def execdrivers_register_drivers() -> Iterable[type[Driver]]:  # type: ignore[em
 
 
 @hookspec
-def execdrivers_amend_spec(spec: ContainerSpec, driver: str) -> ContainerSpec | None:  # type: ignore[empty-body]
+def execdrivers_amend_spec(spec: ContainerSpec, driver: str) -> ContainerSpec | None:
     """See each spec before any driver does, and return another (None: leave it as it is).
 
     ``driver`` is the name asked for, perhaps ``auto``. Implementations run one after the other, each seeing what the

@@ -75,7 +75,8 @@ def normalize_ids(value: str) -> str:
 
 def parse_signal(value: int | str) -> int:
     """A signal's number from its name (``TERM``, ``SIGTERM``, ``SIGRTMIN+3``) or number."""
-    text = str(value).strip().upper()
+    # int() first: str() of a signal.Signals is its number only since Python 3.11.
+    text = str(int(value) if isinstance(value, int) else value).strip().upper()
     number = int(text) if _is_number(text) else _number_of(text.removeprefix("SIG"))
     if isinstance(value, bool) or number is None or not 1 <= number <= signal.SIGRTMAX:
         from execdrivers.spec._convert import nearest
