@@ -1,0 +1,140 @@
+"""The command ``execdrivers``: docker's ``run`` on any driver.
+
+Each subcommand lives in a module that is imported only when it is called, and imports the engine only when it needs
+it, so that ``--help`` costs no more than argparse.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from io import TextIOWrapper
+
+from execdrivers.cli.parsing import Command, Parser, UsageError, nearest
+from execdrivers.errors import ExecDriverError, LaunchError
+
+__all__ = ["COMMANDS", "main", "tell"]
+
+#: Subcommand → the module below this package that has it, and what it does.
+COMMANDS = {
+    "run": ("run", "run a command in a new container"),
+    "explain": ("explain", "show what `run` would do, without doing it"),
+    "drivers": ("drivers", "the drivers: which work here, what each enforces, what would fix the rest"),
+    "ps": ("containers", "list containers"),
+    "inspect": ("containers", "all that is known of containers, as JSON"),
+    "kill": ("containers", "send a signal to containers"),
+    "rm": ("containers", "remove containers"),
+}
+
+#: Exit status for an error of execdrivers itself, as ``docker run`` has it.
+OWN_ERROR = 125
+#: Exit status of a program that SIGINT or SIGPIPE ended, as a shell reports it.
+INTERRUPTED, BROKEN_PIPE = 130, 141
+
+_EXAMPLES = """\
+Examples:
+  execdrivers run -- id                                    the host's files, read-only, as nobody
+  execdrivers run --rootfs /srv/alpine -it --rm -- sh      a shell in another root file system
+  execdrivers run --rootfs R -m 64m --cpus 0.5 --pids-limit 32 --timeout 10 -- ./untrusted
+  execdrivers explain --rootfs R -m 64m -- ./untrusted     the same, only shown
+  execdrivers drivers                                      what can run here, and what is missing
+
+`execdrivers COMMAND --help` says more of each."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the words ask and return the exit status; errors are told on stderr."""
+    command: list[str] = []
+    if isinstance(sys.stdout, TextIOWrapper):  # A terminal that knows only ASCII gets escapes, not a traceback.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = _dispatch(sys.argv[1:] if argv is None else argv, command)
+        sys.stdout.flush()
+        return status
+    except SystemExit as end:  # --help, --version
+        return _flush_quietly(end.code if isinstance(end.code, int) else 0)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _flush_quietly(BROKEN_PIPE)
+    except LaunchError as error:
+        tell(error)
+        return error.exit_code
+    except ExecDriverError as error:
+        tell(error)
+        own = isinstance(error, UsageError) or command in (["run"], ["explain"])
+        return OWN_ERROR if own else 1
+    except Exception:
+        from traceback import print_exc
+
+        print_exc()
+        print("execdrivers: this is a bug of execdrivers or of one of its plugins", file=sys.stderr)
+        return OWN_ERROR
+
+
+def _dispatch(argv: Sequence[str], command: list[str]) -> int:
+    """``command`` gets the subcommand's name as soon as it is known."""
+    options, words = _overview().parse(argv)
+    if not words:
+        _overview().print_help()
+        return 0
+    name, *rest = words
+    if name == "help":
+        (_command(rest[0]).parser() if rest else _overview()).print_help()
+        return 0
+    make_parser, call = _command(name)
+    command.append(name)
+    parser = make_parser()
+    namespace, operands = parser.parse(rest)
+    root = vars(namespace).get("root", vars(options).get("root"))
+    namespace.root = root or os.environ.get("EXECDRIVERS_ROOT") or None
+    return call(parser, namespace, operands)
+
+
+def _command(name: str) -> Command:
+    try:
+        module, _ = COMMANDS[name]
+    except KeyError:
+        guess = nearest(name, COMMANDS)
+        raise UsageError(
+            f"unknown command {name!r}", remedy=f"execdrivers {guess}" if guess else "execdrivers --help"
+        ) from None
+    command: Command = import_module(f"execdrivers.cli.{module}").COMMANDS[name]
+    return command
+
+
+def _overview() -> Parser:
+    commands = "\n".join(f"  {name:10}{summary}" for name, (_, summary) in COMMANDS.items())
+    parser = Parser(
+        "execdrivers",
+        "[--root DIR] COMMAND …",
+        description=f"Run contained processes, whatever contains them.\n\nCommands:\n{commands}",
+        epilog=_EXAMPLES,
+    )
+    from execdrivers import __version__
+
+    parser.common(("--version", {"action": "version", "version": f"execdrivers {__version__}"}))
+    return parser
+
+
+def tell(error: ExecDriverError) -> None:
+    """The message, and below it the remedy, on stderr."""
+    lines = [f"execdrivers: {error.message}"]
+    if error.remedy:
+        lines.append(f"  try: {error.remedy}")
+    try:
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
+    except OSError:
+        pass
+
+
+def _flush_quietly(status: int) -> int:
+    """Flush stdout; when nobody reads it any more, keep the interpreter from complaining at its exit."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return status

@@ -1,0 +1,406 @@
+"""`Engine` takes a spec through policy, driver, supervision and store; `run` is the one call for all of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from execdrivers.container import OUTPUT_LIMIT, Container
+from execdrivers.driver import CreateRequest, Plan
+from execdrivers.errors import ContainerError, ContainerTimeout, InvalidState, SpecError, StoreError
+from execdrivers.exit import Exit
+from execdrivers.record import Record, Summary, identity, own_process
+from execdrivers.registry import Registry, default_registry
+from execdrivers.spec import ContainerSpec
+from execdrivers.stdio import PIPE, Input, Output, connect
+from execdrivers.store import Store
+from execdrivers.streams import Capture
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from typing_extensions import Unpack
+
+    from execdrivers.spec import SpecFields
+
+    class RunOptions(SpecFields, total=False):
+        """The keywords of `Engine.run`."""
+
+        driver: str
+        name: str | None
+        stdin: Input
+        input: bytes | str | None
+        stdout: Output
+        stderr: Output
+        capture_output: bool
+        text: bool | None
+        encoding: str | None
+        errors: str | None
+        timeout: float | None
+        check: bool
+        output_limit: int | None
+        keep: bool
+
+
+__all__ = ["CompletedContainer", "Engine", "default_engine", "run"]
+
+#: Stands for the id in the plan of a container without a name, so that equal specs have equal plans.
+_NO_ID = "ID"
+
+
+@attrs.frozen(kw_only=True)
+class CompletedContainer:
+    """What `run` returns. Counterpart of `subprocess.CompletedProcess`, with more to tell.
+
+    ``stdout`` and ``stderr`` are bytes, str in text mode, None where not captured; ``…_truncated``: only the first
+    ``output_limit`` bytes are there. ``duration`` is in seconds, from the start to the end.
+    """
+
+    args: tuple[str, ...]
+    exit: Exit
+    stdout: Any = None
+    stderr: Any = None
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
+    name: str
+    driver: str
+    guarantees: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    duration: float
+
+    @property
+    def returncode(self) -> int:
+        """As in `subprocess`: the exit code, negative for a signal."""
+        return self.exit.returncode
+
+    def check_returncode(self) -> None:
+        """Raises `ContainerError` unless it exited by itself with 0."""
+        if not self.exit.ok:
+            raise ContainerError(self.exit, self.args, self.stdout, self.stderr)
+
+
+class Engine:
+    """Makes containers, and knows those below one state root. Serves all threads of a program.
+
+    As a context manager it kills and deletes, at the end, the containers it made, unless they are detached or kept.
+    """
+
+    def __init__(self, root: str | os.PathLike[str] | None = None, *, registry: Registry | None = None) -> None:
+        """``root`` is made when first needed. None: /run/execdrivers as root, else $XDG_RUNTIME_DIR/execdrivers."""
+        self._store = Store(root)
+        self._registry = registry
+        self._containers: weakref.WeakValueDictionary[str, Container] = weakref.WeakValueDictionary()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._maker = os.getpid()
+
+    @property
+    def root(self) -> str:
+        """The directory that holds the records."""
+        return self._store.root
+
+    @property
+    def registry(self) -> Registry:
+        """Its drivers and hooks: those of the program unless given."""
+        if self._registry is None:
+            self._registry = default_registry()
+        return self._registry
+
+    def run(
+        self,
+        args: ContainerSpec | Iterable[str],
+        *,
+        driver: str = "auto",
+        name: str | None = None,
+        stdin: Input = None,
+        input: bytes | str | None = None,
+        stdout: Output = None,
+        stderr: Output = None,
+        capture_output: bool = False,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+        timeout: float | None = None,
+        check: bool = False,
+        output_limit: int | None = OUTPUT_LIMIT,
+        keep: bool = False,
+        **fields: Unpack[SpecFields],
+    ) -> CompletedContainer:
+        """Run a command in a new container and wait for its end; nothing of it remains, unless ``keep``.
+
+        ``args`` is the command, with fields of the spec (``rootfs=``, ``memory=`` …) as keywords, or a whole spec. The
+        other arguments mean what they do for `subprocess.run`. ``stdout`` and ``stderr`` also take a function, called
+        with bytes in this thread; ``stdin`` also bytes or an iterable of bytes. Of each captured stream the first
+        ``output_limit`` bytes are kept (None: all). ``keep`` leaves a record of it, with its exit, in the store.
+
+        Raises `ContainerTimeout` after ``timeout`` seconds, everything killed; with ``check`` `ContainerError` unless
+        it exited with 0; `LaunchError` when the command could not be run; `SpecError`, `UnsupportedFeature` and others
+        before anything was done.
+        """
+        spec = ContainerSpec.build(args, **fields) if not isinstance(args, ContainerSpec) else args
+        if fields and spec is args:
+            spec = spec.replace(**fields)
+        if capture_output:
+            if stdout is not None or stderr is not None:
+                problem = "cannot be used together with stdout or stderr"
+                raise SpecError("capture_output", True, problem, "leave one of them out")
+            stdout = stderr = PIPE
+        as_text = bool(text or encoding or errors)
+        if input is not None:
+            if stdin is not None:
+                raise SpecError("input", input, "cannot be used together with stdin", "leave one of the two out")
+            stdin = _encoded(input, as_text, encoding, errors)
+        elif isinstance(stdin, int) and stdin == PIPE:
+            stdin = b""
+        if spec.tty and _is_pipe(stderr):
+            stderr = None  # a terminal has one stream
+        out, err = (Capture(output_limit) if _is_pipe(given) else None for given in (stdout, stderr))
+        container = self._create(spec, driver, name, stdin, out or stdout, err or stderr, transient=not keep, keep=keep)
+        began = time.monotonic()
+        try:
+            container.start()
+            if not container._supervise(None if timeout is None else began + timeout):
+                container._expire()
+        except BaseException:
+            # An interrupt above all. What cannot be cleaned up now must not hide it.
+            try:
+                container.delete(force=True)
+            except Exception as error:
+                _log_failure(container.id, error)
+            raise
+        duration = time.monotonic() - began
+        kept: list[Any] = [None if capture is None else capture.value() for capture in (out, err)]
+        if as_text:
+            kept = [None if data is None else _decoded(data, encoding, errors) for data in kept]
+        exit = container.exit or Exit(reason="timeout")
+        if timeout is not None and container._timed_out:
+            raise ContainerTimeout(container._args, timeout, kept[0], kept[1], exit=exit)
+        completed = CompletedContainer(
+            args=container._args,
+            exit=exit,
+            stdout=kept[0],
+            stderr=kept[1],
+            stdout_truncated=out is not None and out.truncated,
+            stderr_truncated=err is not None and err.truncated,
+            name=container.id,
+            driver=container.driver,
+            guarantees=container.guarantees,
+            duration=duration,
+        )
+        if check:
+            completed.check_returncode()
+        return completed
+
+    def create(
+        self,
+        spec: ContainerSpec,
+        *,
+        driver: str = "auto",
+        name: str | None = None,
+        stdin: Input = None,
+        stdout: Output = None,
+        stderr: Output = None,
+    ) -> Container:
+        """Make a container, up to but not including the execution of its command.
+
+        stdin, stdout and stderr are as for `run`; with ``PIPE`` the container has file objects of these names.
+        Raises `VetoError` and whatever else a policy plugin raises, `UnknownDriver`, `DriverUnavailable`,
+        `UnsupportedFeature`, `ContainerExists`, `StoreError`, `LaunchError`; nothing is left behind then.
+        """
+        return self._create(spec, driver, name, stdin, stdout, stderr)
+
+    def explain(self, spec: ContainerSpec, *, driver: str = "auto", name: str | None = None) -> Plan:
+        """What would be done for the spec, after policy; does nothing, and works where the driver itself does not."""
+        spec = self.registry.amend(spec, driver)
+        return self.registry.choose(driver, spec, to_run=False).plan(spec, name or _NO_ID)
+
+    def get(self, name: str) -> Container:
+        """The container of that name, whoever made it. Raises `ContainerNotFound`, `StoreError`."""
+        with self._lock:
+            ours = self._containers.get(name)
+        if ours is not None and not ours._deleted:
+            return ours
+        from execdrivers.recovered import Recovered
+
+        entry = self._store.open(name)
+        try:
+            return Recovered(self.registry, entry, entry.read())
+        except BaseException:
+            entry.close()
+            raise
+
+    def list(self) -> list[Summary]:
+        """All containers below the root, by name. A damaged record is one with an ``error``."""
+        return [Summary.of(record) for record in self._store.list()]
+
+    def delete(self, name: str, *, force: bool = False) -> None:
+        """`Container.delete` by name; with ``force`` also of a record that makes no sense, whatever it was."""
+        try:
+            container = self.get(name)
+        except StoreError:
+            if not force:
+                raise
+            with self._store.open(name) as entry:
+                entry.remove()
+            entry.close()
+        else:
+            container.delete(force=force)
+
+    def close(self) -> None:
+        """Kill and delete what it made, but for what is detached or kept. May be called twice."""
+        self._closed = True
+        if os.getpid() != self._maker:
+            return  # a fork: they are its parent's
+        failed: BaseException | None = None
+        with self._lock:
+            containers = list(self._containers.values())
+        for container in containers:
+            try:
+                if not container._detached:
+                    container.delete(force=True)
+            except Exception as error:
+                failed = error
+        if failed is not None:
+            raise failed
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Engine root={self.root!r}{' closed' if self._closed else ''}>"
+
+    def _create(
+        self,
+        spec: ContainerSpec,
+        driver: str,
+        name: str | None,
+        stdin: Input,
+        stdout: Output,
+        stderr: Output,
+        *,
+        transient: bool = False,
+        keep: bool = False,
+    ) -> Container:
+        if self._closed:
+            raise InvalidState("the engine is closed", remedy="make another Engine")
+        if not isinstance(spec, ContainerSpec):
+            raise SpecError("spec", spec, "is not a ContainerSpec", "use ContainerSpec(args, …), or run(args, …)")
+        registry = self.registry
+        spec = registry.amend(spec, driver)
+        chosen = registry.choose(driver, spec)
+        wiring = connect(stdin, stdout, stderr, tty=spec.tty)
+        try:
+            entry = self._store.reserve(name)
+        except BaseException:
+            wiring.close()
+            raise
+        handle = None
+        try:
+            request = CreateRequest(id=entry.id, spec=spec, stdio=wiring.stdio, directory=entry.path)
+            handle = chosen.create(request)
+            created = time.time()
+            record = Record(
+                id=entry.id,
+                driver=chosen.name,
+                spec=spec.to_dict(),
+                status="created",
+                process=identity(handle.pid),
+                owner=own_process(),
+                handle=handle.state(),
+                created_at=created,
+                started_at=created if transient else None,
+                guarantees=handle.guarantees(),
+                stdio=wiring.kinds,
+            )
+        except BaseException:
+            # The id is locked all the while, and free again only when all is gone.
+            try:
+                if handle is not None:
+                    handle.delete()
+                entry.remove()
+            finally:
+                entry.close()
+                wiring.close()
+            raise
+        container = Container(
+            registry,
+            entry,
+            record,
+            spec=spec,
+            handle=handle,
+            wiring=wiring,
+            transient=transient,
+            forget=self._forget,
+        )
+        container._detached = keep
+        container._created()
+        with self._lock:
+            self._containers[container.id] = container
+        return container
+
+    def _forget(self, container: Container) -> None:
+        with self._lock:
+            # The name may be another's by now.
+            if self._containers.get(container.id) is container:
+                del self._containers[container.id]
+
+
+def _is_pipe(given: object) -> bool:
+    return isinstance(given, int) and given == PIPE
+
+
+def _encoded(input: bytes | str, as_text: bool, encoding: str | None, errors: str | None) -> bytes:
+    if not isinstance(input, str):
+        return input
+    if not as_text:
+        raise SpecError("input", input, "is text", "give bytes, or text=True")
+    return input.encode(encoding or _default_encoding(), errors or "strict")
+
+
+def _decoded(data: bytes, encoding: str | None, errors: str | None) -> str:
+    text = data.decode(encoding or _default_encoding(), errors or "strict")
+    # Universal newlines, as subprocess has them.
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def _default_encoding() -> str:
+    if sys.flags.utf8_mode:
+        return "utf-8"
+    import locale
+
+    return locale.getpreferredencoding(False)
+
+
+def _log_failure(id: str, error: Exception) -> None:
+    import logging
+
+    logging.getLogger("execdrivers").warning("container %r could not be cleaned up: %s", id, error)
+
+
+_default: Engine | None = None
+_default_lock = threading.Lock()
+
+
+def default_engine() -> Engine:
+    """The engine of this program, on the default root, made when first asked for."""
+    global _default
+    if _default is None:
+        with _default_lock:
+            if _default is None:
+                _default = Engine()
+    return _default
+
+
+def run(args: ContainerSpec | Iterable[str], **options: Unpack[RunOptions]) -> CompletedContainer:
+    """`Engine.run` of the `default_engine`."""
+    return default_engine().run(args, **options)

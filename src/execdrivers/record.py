@@ -1,0 +1,181 @@
+"""What the store keeps of one container."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+from execdrivers import pidfd
+from execdrivers.errors import StoreError
+from execdrivers.exit import Exit
+
+if TYPE_CHECKING:
+    from execdrivers.spec import ContainerSpec
+
+__all__ = ["Record", "State", "Summary", "identity", "own_process"]
+
+State = Literal["creating", "created", "running", "paused", "stopped"]
+
+#: Of the layout; a program refuses records of a later one.
+LAYOUT = 1
+
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+@attrs.define(kw_only=True)
+class Record:
+    """What the store keeps of one container. Times are seconds since the epoch, processes (pid, start time)."""
+
+    id: str
+    driver: str = ""
+    #: ``ContainerSpec.to_dict()``
+    spec: Mapping[str, Any] = attrs.field(factory=dict)
+    #: As last written; `state` knows better.
+    status: State = "creating"
+    #: The first process of the container.
+    process: tuple[int, int] | None = None
+    #: The program that made the container.
+    owner: tuple[int, int] | None = None
+    #: ``Handle.state()``; None once the driver has nothing left to free.
+    handle: Mapping[str, Any] | None = None
+    created_at: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    #: ``Exit.to_dict()``
+    exit: Mapping[str, Any] | None = None
+    guarantees: Mapping[str, Any] = attrs.field(factory=dict)
+    #: stdin, stdout, stderr → what it is connected to.
+    stdio: Mapping[str, str] = attrs.field(factory=dict)
+
+    @property
+    def state(self) -> State:
+        """The state by now: one that was running may have ended with nobody there to record it."""
+        if self.status in ("creating", "stopped") or is_alive(self.process):
+            return self.status
+        return "stopped"
+
+    @property
+    def owned(self) -> bool:
+        """Whether the program that made the container still lives, so that the rest is its business."""
+        return is_alive(self.owner)
+
+    @property
+    def ended(self) -> Exit | None:
+        """How it ended, as far as somebody recorded it."""
+        return Exit.from_dict(self.exit) if self.exit is not None else None
+
+    def to_json(self) -> bytes:
+        """Compact JSON."""
+        data = {key: value for key in _FIELDS if (value := getattr(self, key)) is not None}
+        return _encode({"layout": LAYOUT, **data}).encode("ascii")
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Record:
+        """Inverse of `to_json`. The ValueError that it raises says what the text is, as in "is truncated"."""
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError):
+            raise ValueError("is damaged") from None
+        if not isinstance(data, dict) or not isinstance(layout := data.pop("layout", None), int):
+            raise ValueError("is not one of execdrivers")
+        if layout > LAYOUT:
+            raise ValueError(f"was written by a newer version (layout {layout}, known is {LAYOUT})")
+        try:
+            record = cls(**data)
+            for key in ("process", "owner"):
+                pair = getattr(record, key)
+                if pair is not None:
+                    pid, start = pair
+                    setattr(record, key, (int(pid), int(start)))
+        except (TypeError, ValueError):
+            raise ValueError("is damaged") from None
+        mappings = (record.spec, record.guarantees, record.stdio, record.handle or {}, record.exit or {})
+        texts = (record.id, record.driver, record.status)
+        if not all(isinstance(value, dict) for value in mappings) or not all(isinstance(text, str) for text in texts):
+            raise ValueError("is damaged")
+        return record
+
+
+_FIELDS = tuple(item.name for item in attrs.fields(Record))
+
+
+@attrs.frozen(kw_only=True)
+class Summary:
+    """One line of a list of containers. Times are seconds since the epoch.
+
+    ``error`` is set, and little else, where the record makes no sense.
+    """
+
+    id: str
+    driver: str = ""
+    state: State | None = None
+    args: tuple[str, ...] = ()
+    #: The host's pid of the first process while it lives.
+    pid: int | None = None
+    created_at: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    exit: Exit | None = None
+    #: The pid of the program that made it, while that lives.
+    owner: int | None = None
+    error: StoreError | None = None
+    _spec: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Another word for ``id``."""
+        return self.id
+
+    @property
+    def spec(self) -> ContainerSpec:
+        """What it runs. Raises `SpecError` where there is none yet, or one of a later version."""
+        from execdrivers.spec import ContainerSpec
+
+        return ContainerSpec.from_dict(self._spec)
+
+    @classmethod
+    def of(cls, record: Record | StoreError) -> Summary:
+        """From what the store lists."""
+        if isinstance(record, StoreError):
+            return cls(id=os.path.basename(os.path.dirname(record.filename or "")), error=record)
+        state = record.state
+        return cls(
+            id=record.id,
+            driver=record.driver,
+            state=state,
+            args=tuple(record.spec.get("args", ())),
+            pid=record.process[0] if record.process and state != "stopped" else None,
+            created_at=record.created_at,
+            started_at=record.started_at,
+            finished_at=record.finished_at,
+            exit=record.ended,
+            owner=record.owner[0] if record.owner and record.owned else None,
+            spec=record.spec,
+        )
+
+
+#: By pid, since a fork keeps the memory.
+_own: dict[int, tuple[int, int]] = {}
+
+
+def own_process() -> tuple[int, int]:
+    """This program's pid and start time."""
+    pid = os.getpid()
+    if pid not in _own:
+        _own[pid] = pid, pidfd.start_time(pid) or 0
+    return _own[pid]
+
+
+def identity(pid: int | None) -> tuple[int, int] | None:
+    """A process as the record has it: (pid, start time); None when there is none."""
+    started = None if pid is None else pidfd.start_time(pid)
+    return None if pid is None or started is None else (pid, started)
+
+
+def is_alive(process: tuple[int, int] | None) -> bool:
+    """Whether this very process exists and is no zombie."""
+    return process is not None and pidfd.start_time(process[0], alive=True) == process[1]

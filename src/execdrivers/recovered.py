@@ -1,0 +1,132 @@
+"""A container that another program has made, or this one before a crash, found again by its record."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, cast
+
+from execdrivers.container import Container
+from execdrivers.errors import ContainerNotFound, InvalidState
+from execdrivers.exit import Exit
+
+if TYPE_CHECKING:
+    from execdrivers.driver import Handle
+    from execdrivers.record import Record, State
+
+__all__ = ["Recovered"]
+
+#: Seconds that the program that made a container is given to record its end, of which it knows most.
+_PATIENCE = 0.5
+_GLANCE = 0.005
+
+
+class Recovered(Container):
+    """A container made elsewhere. Its driver is asked for a handle only when something is to be done with it."""
+
+    @property
+    def state(self) -> State:
+        """As of now, also when others start or end it."""
+        if self._exit is None and not self._deleted:
+            self._look()
+        return self._record.state
+
+    @property
+    def exit(self) -> Exit | None:
+        """How it ended, as far as its maker or we know; None before."""
+        if self._exit is None:
+            self._look()
+        return self._exit
+
+    @property
+    def pid(self) -> int | None:
+        """The host's pid of the first process; None after the end."""
+        return self._record.process[0] if self._record.process and self.state not in ("creating", "stopped") else None
+
+    @property
+    def owned(self) -> bool:
+        """Whether the program that made it still lives, and will clean up after it."""
+        return self._record.owned
+
+    def _describe(self) -> str:
+        text = super()._describe()
+        return self._record.state if text == self._record.status else text
+
+    def _look(self) -> Record | None:
+        """Read the record anew; None when it was removed meanwhile."""
+        with self._lock:
+            try:
+                record = self._entry.read()
+            except ContainerNotFound:
+                return None
+            self._record = record
+            if record.status == "stopped" and self._exit is None:
+                self._exit = record.ended or Exit(reason="unknown")
+            return record
+
+    def _hold(self) -> Handle:
+        with self._lock:
+            if self._handle is None:
+                if self._record.status == "creating":
+                    self._look()
+                if self._record.status == "creating":
+                    remedy = "try again in a moment; when its maker has crashed: delete()"
+                    raise InvalidState(f"container {self.id!r} is being made", remedy=remedy)
+                driver = self._registry.get(self.driver)
+                self._handle = driver.recover(self.id, self._record.handle or {}, self._entry.path)
+            return self._handle
+
+    def _is_running(self) -> bool:
+        return self.state in ("running", "paused") and self.poll() is None
+
+    def _require_start(self) -> None:
+        pass  # its maker may start it any time
+
+    def _pump(self, deadline: float | None, *, once: bool) -> bool:
+        return self.exit is not None or super()._pump(deadline, once=once)
+
+    def _finish(self, exit: Exit) -> None:
+        if self._record.owned:
+            self._exit = self._recorded(exit)
+            return
+        # Its maker is dead, so cleaning up falls to us, or to who comes first.
+        with self._entry:
+            record = self._look()
+            if record is not None and record.status != "stopped":
+                super()._finish(exit)
+            elif self._exit is None:
+                self._exit = exit
+
+    def _recorded(self, exit: Exit) -> Exit:
+        """What its maker records; when it removes the record instead, what we saw ourselves."""
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            record = self._look()
+            if record is None:
+                break
+            if record.status == "stopped":
+                return cast(Exit, record.ended) or exit
+            time.sleep(_GLANCE)
+        return exit
+
+    def _discard(self) -> None:
+        entry = self._entry
+        if not entry.lock_now():
+            if self._record.status == "creating":
+                remedy = "wait until its maker has made it"
+                raise InvalidState(f"container {self.id!r} is being made", remedy=remedy)
+            entry.__enter__()
+        with entry:
+            record = self._look()
+            if record is None or record.handle is None:
+                # Its maker has cleaned up, or never came to make it. Somebody else may use the name by now, so the
+                # driver is not to touch what goes by it.
+                self._release_handle()
+                self._freed = True
+            if record is None:
+                self._deleted = True
+                self._let_go()
+            else:
+                super()._discard()
+
+    def _drop(self) -> None:
+        self._release()

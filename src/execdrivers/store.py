@@ -1,0 +1,316 @@
+"""The store: one directory per container below a root, with a record of what is known of it.
+
+``ROOT/ID/state.json``. Making the directory reserves the id. Whoever writes or removes a record holds a lock (flock)
+on its directory; that of a container in the making is held from its reservation to its first record. A record is
+always whole: it is written aside and renamed. Programs on one root need no other agreement.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Iterator
+from types import TracebackType
+
+from execdrivers.errors import ContainerExists, ContainerNotFound, SpecError, StoreError
+from execdrivers.record import Record
+
+__all__ = ["Entry", "Store", "default_root"]
+
+_FILE = "state.json"
+_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+_ELSEWHERE = "choose another root: Engine(root=…), or --root on the command line"
+
+
+def default_root() -> str:
+    """/run/execdrivers as root, else $XDG_RUNTIME_DIR/execdrivers, else /tmp/execdrivers-UID."""
+    uid = os.geteuid()
+    if uid == 0:
+        return "/run/execdrivers"
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime.startswith("/") and os.path.isdir(runtime):
+        return os.path.join(runtime, "execdrivers")
+    return f"/tmp/execdrivers-{uid}"
+
+
+def check_id(id: str) -> str:
+    """Raises `SpecError` unless it can be the id (name) of a container."""
+    if not isinstance(id, str) or not _ID.fullmatch(id):
+        problem = "is not a container name"
+        raise SpecError("name", id, problem, "take 1 to 128 of a-z A-Z 0-9 _ . - and begin with a letter or digit")
+    return id
+
+
+def _failed(action: str, path: str, error: OSError) -> StoreError:
+    remedy = _ELSEWHERE
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = f"free some space there, or {_ELSEWHERE}"
+    message = f"cannot {action} {path}: {error.strerror or error}"
+    return StoreError(message, errno=error.errno or 0, path=path, remedy=remedy)
+
+
+def _damaged(id: str, path: str, why: str) -> StoreError:
+    remedy = f"remove it: execdrivers rm --force {id}"
+    return StoreError(f"the record of container {id!r} {why}: {path}", errno=errno.EBADMSG, path=path, remedy=remedy)
+
+
+class Entry:
+    """A container's directory in the store, held open. Not for two threads at a time."""
+
+    __slots__ = ("_fd", "_identity", "_locked", "id", "path")
+
+    def __init__(self, id: str, path: str) -> None:
+        self.id = id
+        self.path = path
+        self._locked = False
+        self._fd = os.open(path, _DIRECTORY)
+        status = os.fstat(self._fd)
+        # As long as the descriptor is open nothing else can get this inode number.
+        self._identity = status.st_dev, status.st_ino
+
+    @property
+    def gone(self) -> bool:
+        """Whether somebody has removed it, and perhaps made another of the same id."""
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return True
+        return (status.st_dev, status.st_ino) != self._identity
+
+    def __enter__(self) -> Entry:
+        """Lock it against other programs; waits. Does nothing when it is locked already."""
+        if not self._locked:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            self._locked = True
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._locked:
+            self._locked = False
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def lock_now(self) -> bool:
+        """Lock it unless somebody else has; whether that was so."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        self._locked = True
+        return True
+
+    def read(self) -> Record:
+        """Its record. ``status`` is ``creating`` while there is none.
+
+        Raises `ContainerNotFound` when it was removed, `StoreError` when the record makes no sense.
+        """
+        path = f"{self.path}/{_FILE}"
+        try:
+            fd = os.open(_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._fd)
+        except FileNotFoundError:
+            if self.gone:
+                raise _not_found(self.id) from None
+            return Record(id=self.id)
+        except OSError as error:
+            raise _failed("read", path, error) from error
+        try:
+            parts = []
+            while part := os.read(fd, 1 << 20):
+                parts.append(part)
+        except OSError as error:
+            raise _failed("read", path, error) from error
+        finally:
+            os.close(fd)
+        try:
+            record = Record.from_json(b"".join(parts))
+        except ValueError as error:
+            raise _damaged(self.id, path, str(error)) from error
+        if record.id != self.id:
+            raise _damaged(self.id, path, f"is that of {record.id!r}")
+        return record
+
+    def write(self, record: Record) -> None:
+        """Put the record in place; call it locked. Raises `StoreError`; the record before then stands."""
+        # Not synced to the disk: after a crash of the host there is no container either.
+        data = record.to_json()
+        temporary = f"{_FILE}.new"
+        try:
+            fd = os.open(temporary, _CREATE, 0o600, dir_fd=self._fd)
+            try:
+                while data:
+                    data = data[os.write(fd, data) :]
+            finally:
+                os.close(fd)
+            os.rename(temporary, _FILE, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        except OSError as error:
+            raise _failed("write", f"{self.path}/{_FILE}", error) from error
+
+    def remove(self) -> None:
+        """Remove the directory with all in it; call it locked. No error when it is gone already."""
+        if self.gone:
+            return
+        try:
+            try:
+                os.unlink(_FILE, dir_fd=self._fd)
+            except FileNotFoundError:
+                pass
+            os.rmdir(self.path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise _failed("remove", self.path, error) from error
+            _remove_tree(self.path)
+
+    def close(self) -> None:
+        """Let go of it, and of its lock. May be called twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            self.close()
+
+
+def _remove_tree(path: str) -> None:
+    """Remove what a driver left below its directory, but never what is mounted there."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        points = [line.split(" ", 5)[4].replace(r"\040", " ") for line in file]
+    mounted = [point for point in points if point.startswith(os.path.realpath(path) + "/")]
+    if mounted:
+        message = f"cannot remove {path}: {mounted[0]} is still mounted"
+        raise StoreError(message, errno=errno.EBUSY, path=path, remedy=f"umount {' '.join(reversed(mounted))}")
+    import shutil
+
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise _failed("remove", path, error) from error
+
+
+def _not_found(id: str) -> ContainerNotFound:
+    return ContainerNotFound(f"there is no container {id!r}", remedy="execdrivers ps --all lists those there are")
+
+
+class Store:
+    """The containers below one root directory, which is made when first needed. For many threads and programs."""
+
+    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+        self.root = default_root() if root is None else os.path.abspath(os.fspath(root))
+        self._ready = False
+
+    def reserve(self, id: str | None) -> Entry:
+        """A new container's directory, locked. Without an id one is made up.
+
+        Raises `ContainerExists` when the id is in use, `SpecError` when it cannot be one, `StoreError`.
+        """
+        if id is not None:
+            check_id(id)
+        self._prepare()
+        while True:
+            name = id or os.urandom(6).hex()
+            path = f"{self.root}/{name}"
+            try:
+                os.mkdir(path, 0o700)
+            except FileExistsError:
+                if id is None:
+                    continue
+                remedy = f"choose another name, or remove that container: execdrivers rm {id}"
+                raise ContainerExists(f"the container name {id!r} is in use", remedy=remedy) from None
+            except FileNotFoundError as error:
+                if os.path.isdir(self.root):
+                    raise _failed("make", path, error) from error
+                self._ready = False  # somebody has cleared the root away
+                self._prepare()
+                continue
+            except OSError as error:
+                raise _failed("make", path, error) from error
+            try:
+                entry = Entry(name, path).__enter__()
+            except FileNotFoundError:
+                continue  # removed before it was locked
+            except OSError as error:
+                os.rmdir(path)
+                raise _failed("open", path, error) from error
+            if not entry.gone:
+                return entry
+            entry.close()
+
+    def open(self, id: str) -> Entry:
+        """An existing container's directory. Raises `ContainerNotFound`, `StoreError`."""
+        if not isinstance(id, str) or not _ID.fullmatch(id):
+            raise _not_found(id)
+        self._check_existing()
+        path = f"{self.root}/{id}"
+        try:
+            return Entry(id, path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise _not_found(id) from None
+        except OSError as error:
+            raise _failed("open", path, error) from error
+
+    def list(self) -> Iterator[Record | StoreError]:
+        """Each record by id, a `StoreError` in place of one that makes no sense; what vanishes meanwhile is skipped."""
+        if not self._check_existing():
+            return
+        try:
+            names = sorted(filter(_ID.fullmatch, os.listdir(self.root)))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _failed("list", self.root, error) from error
+        for name in names:
+            try:
+                entry = self.open(name)
+            except ContainerNotFound:
+                continue
+            except StoreError as error:
+                yield error
+                continue
+            try:
+                yield entry.read()
+            except ContainerNotFound:
+                pass
+            except StoreError as error:
+                yield error
+            finally:
+                entry.close()
+
+    def _prepare(self) -> None:
+        if self._ready:
+            return
+        try:
+            os.makedirs(self.root, 0o700, exist_ok=True)
+        except FileExistsError as error:
+            error.strerror = os.strerror(errno.ENOTDIR)
+            raise _failed("use", self.root, error) from error
+        except OSError as error:
+            raise _failed("make", self.root, error) from error
+        self._check_existing()
+        self._ready = True
+
+    def _check_existing(self) -> bool:
+        """Whether the root exists. Raises `StoreError` unless nobody else can put records there."""
+        if self._ready:
+            return True
+        try:
+            status = os.stat(self.root, follow_symlinks=not self.root.startswith("/tmp/execdrivers-"))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise _failed("use", self.root, error) from error
+        if not stat.S_ISDIR(status.st_mode):
+            raise _failed("use", self.root, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+        if status.st_uid not in (os.geteuid(), 0):
+            why = f"it belongs to uid {status.st_uid}, who could put anything there"
+            raise _failed("trust", self.root, PermissionError(errno.EPERM, why))
+        if status.st_mode & 0o022:
+            why = f"others may write there (mode {stat.S_IMODE(status.st_mode):04o})"
+            refused = _failed("trust", self.root, PermissionError(errno.EPERM, why))
+            raise StoreError(refused.message, errno=errno.EPERM, path=self.root, remedy=f"chmod go-w {self.root}")
+        return True

@@ -1,0 +1,357 @@
+"""The life of a container after its creation: waiting and pumping, its end, cleaning up, each exactly once.
+
+`Container` is the public face of this.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from execdrivers.errors import InvalidState, StoreError
+from execdrivers.exit import Exit
+from execdrivers.pump import Pump
+from execdrivers.record import Record, identity
+from execdrivers.stdio import Wiring
+
+if TYPE_CHECKING:
+    from execdrivers.driver import Handle
+    from execdrivers.events import EventType
+    from execdrivers.registry import Registry
+    from execdrivers.spec import ContainerSpec
+    from execdrivers.store import Entry
+    from execdrivers.streams import Reader
+    from execdrivers.terminal import Terminal
+
+__all__ = ["MAX_TIMEOUT", "Supervised"]
+
+#: Seconds; what waits longer than this (24 days) waits for ever, says poll(2).
+MAX_TIMEOUT = 2_000_000.0
+
+#: Seconds that a killed container may take to be gone before cleaning up goes on without it.
+_DEATH = 10.0
+
+
+class Supervised:
+    """One container with its record, its driver's handle and its stdio; for any number of threads."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        entry: Entry,
+        record: Record,
+        *,
+        spec: ContainerSpec | None = None,
+        handle: Handle | None = None,
+        wiring: Wiring | None = None,
+        transient: bool = False,
+        forget: Callable[[Any], object] | None = None,
+    ) -> None:
+        self._registry = registry
+        self._entry = entry
+        self._record = record
+        self._spec = spec
+        self._handle = handle
+        self._wiring = wiring or Wiring()
+        self._terminal: Terminal | None = None
+        #: Its record goes as soon as it ends.
+        self._transient = transient
+        self._forget = forget
+        self._exit: Exit | None = None
+        self._timed_out = False
+        self._freed = False
+        self._deleted = False
+        self._detached = False
+        # A fork of this program inherits the object, but not the container.
+        self._maker = os.getpid()
+        #: Guards the state and the handle; never held while waiting.
+        self._lock = threading.RLock()
+        #: Held by the thread that pumps and waits, for all others.
+        self._pumping = threading.Lock()
+        self._pumper = 0
+
+    @property
+    def id(self) -> str:
+        """Its name in the store."""
+        return self._record.id
+
+    @property
+    def driver(self) -> str:
+        """The name of its driver."""
+        return self._record.driver
+
+    @property
+    def spec(self) -> ContainerSpec:
+        """What it runs, after policy plugins have amended it."""
+        if self._spec is None:
+            from execdrivers.spec import ContainerSpec
+
+            self._spec = ContainerSpec.from_dict(self._record.spec)
+        return self._spec
+
+    def poll(self) -> Exit | None:
+        """`wait` without waiting: None while it runs."""
+        if self._exit is None and self._record.status == "running" and self._pumping.acquire(blocking=False):
+            try:
+                self._pumper = threading.get_ident()
+                self._pump(time.monotonic(), once=True)
+            finally:
+                self._pumper = 0
+                self._pumping.release()
+        return self._exit
+
+    def kill(self) -> None:
+        """Kill every process in it. No error when there is none."""
+        with self._lock:
+            if self._exit is None and not self._deleted:
+                self._hold().kill()
+
+    def delete(self, force: bool = False) -> None:
+        """Free all that it took and forget it. No error when that is done already.
+
+        Raises `InvalidState` while it runs, unless ``force``, which kills it.
+        """
+        if self._deleted:
+            return
+        if self._is_running():
+            if not force:
+                message = f"container {self.id!r} is running and cannot be deleted"
+                raise InvalidState(message, remedy="stop() it before, or delete(force=True)")
+            self.kill()
+            self._supervise(time.monotonic() + _DEATH)
+        with self._lock:
+            if not self._deleted:
+                self._discard()
+
+    def __del__(self) -> None:
+        # At the interpreter's exit nothing is killed or waited for: a container may be meant to live on.
+        if getattr(self, "_pumping", None) is None or self._deleted or sys.is_finalizing():
+            return
+        if os.getpid() == self._maker:
+            try:
+                self._drop()
+            except (OSError, RuntimeError):
+                pass
+
+    @property
+    def _args(self) -> tuple[str, ...]:
+        return tuple(self._record.spec.get("args", ()))
+
+    def _describe(self) -> str:
+        if self._exit is not None:
+            return f"stopped: {self._exit}"
+        return "deleted" if self._deleted else self._record.status
+
+    def _hold(self) -> Handle:
+        assert self._handle is not None
+        return self._handle
+
+    def _require_start(self) -> None:
+        if self._record.status == "created":
+            raise InvalidState(f"container {self.id!r} is not started", remedy="call start() before")
+        if self._deleted and self._exit is None:
+            raise InvalidState(f"container {self.id!r} is deleted")
+
+    def _is_running(self) -> bool:
+        return self.poll() is None and self._record.status == "running"
+
+    def _emit(self, type: EventType, **more: Any) -> None:
+        if self._registry.observed:
+            from execdrivers.events import Event
+
+            self._registry.observe(Event(type=type, id=self.id, driver=self.driver, time=time.time(), **more))
+
+    def _take_state(self, handle: Handle) -> bool:
+        """Note what the driver needs to find it again; whether that is news."""
+        state = handle.state()
+        if state == self._record.handle:
+            return False
+        self._record.handle = state
+        self._record.process = identity(handle.pid)
+        return True
+
+    def _write(self) -> None:
+        with self._entry as entry:
+            if not entry.gone:
+                entry.write(self._record)
+
+    def _created(self) -> None:
+        """The driver has made it: write the first record, which unlocks the id. On any error all is undone."""
+        handle = self._hold()
+        try:
+            self._attach_terminal(handle)
+            with self._entry as entry:
+                # For others a transient one runs from the start: that saves a second write.
+                self._record.status = "running" if self._transient else "created"
+                entry.write(self._record)
+                self._record.status = "created"
+        except BaseException:
+            self._discard()
+            raise
+        self._emit("created", pid=handle.pid, spec=self._record.spec)
+
+    def _attach_terminal(self, handle: Handle) -> None:
+        if handle.terminal is None or self._terminal is not None:
+            return
+        from execdrivers.terminal import Terminal, window_size
+
+        self._terminal = Terminal(handle.terminal)
+        self._wiring.attach(self._terminal)
+        size = self.spec.console_size or (window_size(0) if self._wiring.inherits_terminal else None)
+        if size is not None:
+            self._terminal.resize(*size)
+
+    def _supervise(self, deadline: float | None, *, once: bool = False) -> bool:
+        """Pump and wait until the end (True) or the deadline; ``once``: at most until something was moved."""
+        if self._exit is not None or self._deleted:
+            return True
+        if self._pumper == threading.get_ident():
+            message = f"container {self.id!r} cannot be waited for from its own callback"
+            raise InvalidState(message, remedy="call kill() there, and wait outside")
+        if not self._pumping.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+            return False
+        try:
+            self._pumper = threading.get_ident()
+            return self._pump(deadline, once=once)
+        finally:
+            self._pumper = 0
+            self._pumping.release()
+
+    def _pump(self, deadline: float | None, *, once: bool) -> bool:
+        if self._exit is not None or self._deleted:
+            return True
+        readers = [reader for reader in self._wiring.readers.values() if reader.sink is not None]
+        pump = Pump(self._hold().exit_fd, readers, self._wiring.writer)
+        try:
+            if once:
+                ended = pump.step(deadline)
+            elif self._wiring.inherits_terminal and self._terminal is not None:
+                from execdrivers.terminal import RawTerminal
+
+                with RawTerminal(0, self._terminal):
+                    ended = pump.run(deadline)
+            else:
+                ended = pump.run(deadline)
+            if ended:
+                self._conclude(pump)
+        except BaseException:
+            if pump.failed:
+                self._abort(readers)
+            raise
+        return ended
+
+    def _conclude(self, pump: Pump) -> None:
+        """The first process has ended: take the rest of the output and the exit, free the resources."""
+        if not pump.drain():
+            with self._lock:
+                self._hold().kill()  # a driver without a pid namespace: others still hold the pipes
+            pump.drain()
+        with self._lock:
+            try:
+                exit = self._hold().exit()
+            except Exception as error:
+                # Cleaning up has to go on.
+                exit = Exit(reason="unknown", error=f"{type(error).__name__}: {error}")
+            self._finish(attrs.evolve(exit, reason="timeout") if self._timed_out else exit)
+
+    def _finish(self, exit: Exit) -> None:
+        """Called with the lock, once."""
+        self._exit = exit
+        self._record.status = "stopped"
+        self._record.exit = exit.to_dict()
+        self._record.finished_at = time.time()
+        try:
+            self._free(remove=self._transient)
+        finally:
+            if exit.reason == "oom":
+                self._emit("oom", exit=exit)
+            self._emit("exited", exit=exit)
+            if self._deleted:
+                self._emit("deleted")
+
+    def _abort(self, readers: Sequence[Reader]) -> None:
+        """A callback has raised: nothing that it should take goes anywhere now."""
+        for reader in readers:
+            reader.sink = len
+        self.kill()
+        if self._exit is None:
+            pump = Pump(self._hold().exit_fd, readers)
+            if pump.run(time.monotonic() + _DEATH):
+                self._conclude(pump)
+
+    def _expire(self) -> None:
+        """Its time is over."""
+        self._timed_out = True
+        self.kill()
+        self._supervise(time.monotonic() + _DEATH)
+
+    def _free(self, *, remove: bool) -> None:
+        """Free what the driver took, once; keep the record up to date, or remove it. Called with the lock."""
+        with self._entry as entry:
+            try:
+                if not self._freed:
+                    # Even if another program has cleaned up already: this closes the descriptors.
+                    self._hold().delete()
+                    self._freed = True
+                    self._record.handle = None
+            finally:
+                if remove and self._freed:
+                    entry.remove()
+                    self._deleted = True
+                elif not entry.gone:
+                    self._write_last(entry)
+        if self._deleted:
+            self._let_go()
+
+    def _write_last(self, entry: Entry) -> None:
+        try:
+            entry.write(self._record)
+        except StoreError as error:
+            # The caller gets the exit all the same; to others it is one that nobody saw.
+            import logging
+
+            logging.getLogger("execdrivers").warning("%s", error)
+
+    def _discard(self) -> None:
+        """Free everything and remove the record. Called with the lock."""
+        self._record.status = "stopped"
+        self._wiring.close_child()
+        self._free(remove=True)
+        self._emit("deleted")
+
+    def _let_go(self) -> None:
+        self._wiring.close()
+        if self._terminal is not None:
+            self._terminal.close()
+        self._entry.close()
+        if self._forget is not None:
+            self._forget(self)
+
+    def _drop(self) -> None:
+        """Nobody refers to it any more."""
+        if self._detached:
+            return self._release()
+        import warnings
+
+        message = f"{self!r} was dropped without delete()"
+        try:
+            self._free(remove=True)
+        finally:
+            warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
+
+    def _release(self) -> None:
+        """Let go of what this program holds of it; the container lives on."""
+        self._release_handle()
+        self._let_go()
+
+    def _release_handle(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None and not self._freed and handle.exit_fd >= 0:
+            os.close(handle.exit_fd)
+            handle.exit_fd = -1

@@ -1,0 +1,134 @@
+"""Terminals: the master side of a container's, and the one this program runs on."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import struct
+import termios
+from types import TracebackType
+from typing import Any
+
+__all__ = ["RawTerminal", "Terminal", "window_size"]
+
+#: struct winsize: rows, columns, and two of pixels that nobody sets.
+_WINSIZE = struct.Struct("HHHH")
+
+
+def window_size(fd: int) -> tuple[int, int] | None:
+    """Rows and columns of a terminal; None when it is none, or does not know."""
+    try:
+        rows, columns, _, _ = _WINSIZE.unpack(fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(_WINSIZE.size)))
+    except OSError:
+        return None
+    return (rows, columns) if rows and columns else None
+
+
+class Terminal:
+    """The master side of a container's terminal. Looks enough like a binary file to be read and written."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        os.set_inheritable(fd, False)
+        # Input goes in as the container takes it, or a full line buffer would block the caller.
+        os.set_blocking(fd, False)
+
+    def fileno(self) -> int:
+        """The descriptor (non-blocking); -1 once closed."""
+        return self._fd
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._fd < 0
+
+    def read(self, size: int = 65536) -> bytes:
+        """What the container has written, at most ``size`` bytes; waits for some. ``b""`` when nobody holds it."""
+        while True:
+            try:
+                return os.read(self._fd, size)
+            except BlockingIOError:
+                self._wait(select.POLLIN)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                return b""
+
+    def write(self, data: bytes) -> int:
+        """Type all of ``data``; waits until it is taken. Returns the number of bytes."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self._fd, rest) :]
+            except BlockingIOError:
+                self._wait(select.POLLOUT)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Set the size in characters; the container's foreground processes get SIGWINCH."""
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, _WINSIZE.pack(rows, columns, 0, 0))
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Rows and columns; None when not set."""
+        return window_size(self._fd)
+
+    def close(self) -> None:
+        """Hang up: the container's foreground processes get SIGHUP. May be called twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _wait(self, mask: int) -> None:
+        poll = select.poll()
+        poll.register(self._fd, mask)
+        poll.poll()
+
+    def __repr__(self) -> str:
+        return "<Terminal closed>" if self.closed else f"<Terminal fd={self._fd} size={self.size}>"
+
+
+class RawTerminal:
+    """While entered, this program's own terminal passes every key on to the container's, and its size too.
+
+    Does nothing when ``fd`` is no terminal. The size is followed only from the main thread, where signals arrive.
+    """
+
+    def __init__(self, fd: int, terminal: Terminal) -> None:
+        self._fd = fd
+        self._terminal = terminal
+        self._attributes: list[Any] | None = None
+        self._handler: Any = None
+
+    def __enter__(self) -> RawTerminal:
+        try:
+            self._attributes = termios.tcgetattr(self._fd)
+        except termios.error:
+            return self
+        import signal
+        import tty
+
+        tty.setraw(self._fd, termios.TCSADRAIN)
+        try:
+            self._handler = signal.signal(signal.SIGWINCH, lambda *_: self._follow())
+        except ValueError:
+            pass  # not the main thread
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._attributes is not None:
+            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._attributes)
+        if self._handler is not None:
+            import signal
+
+            signal.signal(signal.SIGWINCH, self._handler)
+
+    def _follow(self) -> None:
+        size = window_size(self._fd)
+        if size and not self._terminal.closed:
+            self._terminal.resize(*size)

@@ -1,0 +1,135 @@
+"""The real command line, on a root file system of busybox, with a store of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = (sys.executable, "-m", "execdrivers.cli")
+APPLETS = "cat echo env false grep head hostname id kill ls nproc ps sh sleep stty tail test touch true tty wc yes"
+
+
+class Cli:
+    """Runs ``execdrivers`` with a store of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.environment = {**os.environ, "EXECDRIVERS_ROOT": str(root)}
+        self.environment.pop("NO_COLOR", None)
+
+    def __call__(self, *words: object, input: str | None = None, **changes: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*PROGRAM, *map(str, words)],
+            env={**self.environment, **changes},
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    @contextmanager
+    def start(self, *words: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
+        """Without waiting for its end."""
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        with subprocess.Popen([*PROGRAM, *map(str, words)], env=self.environment, text=True, **options) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def names(self) -> list[str]:
+        """Of all containers in the store."""
+        return sorted(self("ps", "-aq").stdout.split())
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        (details,) = json.loads(self("inspect", name).stdout)
+        assert isinstance(details, dict)
+        return details
+
+    def running(self, name: str) -> dict[str, Any]:
+        """Details of a container as soon as it runs."""
+        until(lambda: "running" in self("inspect", name).stdout)
+        return self.inspect(name)
+
+
+def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    program = Cli(tmp_path / "store")
+    yield program
+    for name in program.names():
+        program("rm", "-f", name)
+
+
+@pytest.fixture(scope="session")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root file system of busybox."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("needs busybox (apt install busybox-static)")
+    root = tmp_path_factory.mktemp("rootfs")
+    root.chmod(0o755)
+    for name in ("bin", "dev", "etc", "proc", "sys", "tmp"):
+        (root / name).mkdir()
+    shutil.copy(busybox, root / "bin/busybox")
+    for applet in APPLETS.split():
+        (root / "bin" / applet).symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\nann:x:1000:1000::/:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\nann:x:1000:\n")
+    (root / "etc/plain").write_text("no program\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def drivers() -> dict[str, Any]:
+    """Name → what ``drivers --json`` says of it."""
+    result = subprocess.run([*PROGRAM, "drivers", "--json"], capture_output=True, text=True, check=True)
+    return {driver["name"]: driver for driver in json.loads(result.stdout)["drivers"]}
+
+
+def _need(drivers: dict[str, Any], name: str) -> str:
+    if name not in drivers:
+        pytest.skip(f"driver {name} is not installed")
+    if not drivers[name]["available"]:
+        pytest.skip(f"driver {name} cannot run here: {drivers[name]['problems']}")
+    return name
+
+
+@pytest.fixture
+def native(drivers: dict[str, Any]) -> str:
+    return _need(drivers, "native")
+
+
+@pytest.fixture(params=["chroot", "native"])
+def driver(request: pytest.FixtureRequest, drivers: dict[str, Any]) -> str:
+    return _need(drivers, request.param)
+
+
+@pytest.fixture
+def run(cli: Cli, rootfs: Path, driver: str) -> tuple[object, ...]:
+    """The words that begin a run on each driver."""
+    return ("run", "--driver", driver, "--rootfs", rootfs)

@@ -1,0 +1,255 @@
+"""``execdrivers run`` as a user meets it: real processes, on each driver."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import Cli, alive, until
+
+
+def test_the_command_its_output_and_its_status(cli: Cli, run: tuple[object, ...]) -> None:
+    result = cli(*run, "--rm", "--", "sh", "-c", "echo out; echo err >&2; exit 3")
+    assert (result.returncode, result.stdout, result.stderr) == (3, "out\n", "err\n")
+    assert cli.names() == []
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [("true", 0), ("exit 137", 137), ("kill -9 $$; exit 5", None), ("kill -TERM $$; exit 5", None)],
+)
+def test_exit_statuses(cli: Cli, run: tuple[object, ...], driver: str, command: str, status: int | None) -> None:
+    result = cli(*run, "--rm", "sh", "-c", command)
+    if status is None:
+        # As pid 1 of a namespace it does not hear its own signals.
+        number = 137 if "-9" in command else 143
+        status = {"chroot": number, "native": 5}[driver]
+    assert result.returncode == status
+
+
+@pytest.mark.parametrize(
+    ("command", "status"), [("nosuch", 127), ("/no/such", 127), ("/etc/plain", 126), ("/etc", 126)]
+)
+def test_commands_that_cannot_be_run_leave_nothing(
+    cli: Cli, run: tuple[object, ...], command: str, status: int
+) -> None:
+    result = cli(*run, command)
+    assert result.returncode == status
+    assert result.stdout == ""
+    assert result.stderr.startswith("execdrivers: ")
+    assert command in result.stderr
+    assert len(result.stderr.splitlines()) <= 2
+    assert cli.names() == []
+
+
+def test_stdin_only_with_i(cli: Cli, run: tuple[object, ...]) -> None:
+    assert cli(*run, "--rm", "cat", input="hello").stdout == ""
+    assert cli(*run, "--rm", "-i", "cat", input="hello").stdout == "hello"
+
+
+def test_environment_and_working_directory(cli: Cli, run: tuple[object, ...], tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text("A=file\nB=file\nMINE\n")
+    words = ("--rm", "--env-file", file, "-e", "B=option", "-e", "OTHER", "-w", "/etc")
+    lines = cli(*run, *words, "sh", "-c", "env; echo cwd=$PWD", MINE="m", OTHER="o").stdout.splitlines()
+    assert {"A=file", "B=option", "MINE=m", "OTHER=o", "cwd=/etc"} <= set(lines)
+
+
+def test_the_record_stays_until_it_is_removed(cli: Cli, run: tuple[object, ...], driver: str) -> None:
+    assert cli(*run, "--name", "kept", "sh", "-c", "exit 4").returncode == 4
+    details = cli.inspect("kept")
+    assert (details["state"], details["exit"], details["driver"]) == (
+        "stopped",
+        {"reason": "exited", "code": 4},
+        driver,
+    )
+    again = cli(*run, "--name", "kept", "true")
+    assert again.returncode == 125
+    assert "kept" in again.stderr
+    assert cli("rm", "kept").stdout == "kept\n"
+    assert cli.names() == []
+
+
+def test_timeout(cli: Cli, run: tuple[object, ...]) -> None:
+    begin = time.monotonic()
+    result = cli(*run, "--name", "slow", "--timeout", "0.5", "sleep", "60")
+    assert time.monotonic() - begin < 10
+    assert result.returncode == 124
+    assert result.stderr == "execdrivers: slow was killed after 0.5 s (--timeout)\n"
+    assert cli.inspect("slow")["exit"]["reason"] == "timeout"
+    assert cli.inspect("slow")["pids"] == []
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"])
+def test_signals_are_passed_on(cli: Cli, run: tuple[object, ...], name: str) -> None:
+    script = f"trap 'echo got {name}; exit 7' {name}; echo ready; while :; do sleep 0.1; done"
+    with cli.start(*run, "--rm", "sh", "-c", script) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.Signals[f"SIG{name}"])
+        assert process.stdout.read() == f"got {name}\n"
+        assert process.wait(20) == 7
+
+
+def test_a_signal_that_ends_the_command(cli: Cli, run: tuple[object, ...], driver: str) -> None:
+    with cli.start(*run, "--name", "x", "sleep", "60") as process:
+        pid = cli.running("x")["pid"]
+        if driver == "native":
+            # Pid 1 has no handler: told so at the third time, and still there.
+            for _ in range(3):
+                process.send_signal(signal.SIGTERM)
+                time.sleep(0.2)
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("execdrivers: x does not end on SIGTERM")
+            assert process.stderr.readline().startswith("  try: execdrivers kill x")
+            assert alive(pid)
+            assert cli("kill", "x").stdout == "x\n"
+            assert process.wait(20) == 137
+        else:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 143
+        assert not alive(pid)
+
+
+def test_killed_from_another_shell(cli: Cli, run: tuple[object, ...]) -> None:
+    with cli.start(*run, "--name", "x", "sleep", "60") as process:
+        cli.running("x")
+        assert cli("kill", "-s", "KILL", "x").stdout == "x\n"
+        assert process.wait(20) == 137
+    assert cli.inspect("x")["exit"] == {"reason": "signaled", "signal": 9}
+
+
+def test_what_is_ignored_stays_ignored(cli: Cli, run: tuple[object, ...]) -> None:
+    """As under nohup."""
+    words = (*run, "--rm", "sh", "-c", "echo ready; sleep 1; echo done")
+    with cli.start(*words, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout.read() == "done\n"
+        assert process.wait(20) == 0
+
+
+def test_a_reader_that_goes_away(cli: Cli, run: tuple[object, ...]) -> None:
+    with cli.start(*run, "--rm", "yes") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "y\n"
+        process.stdout.close()
+        # `yes` meets the broken pipe itself; as pid 1 by an error of write(2), else by SIGPIPE.
+        assert process.wait(20) in (1, 141)
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--rootfs", "/no/such"], "/no/such"),
+        (["--rootfs", "/etc/passwd"], "/etc/passwd"),
+        (["--driver", "nosuch"], "nosuch"),
+        (["--name", "-x"], "-x"),
+        (["--driver-opt", "lxc.a=b"], "lxc"),
+    ],
+)
+def test_bad_requests_leave_nothing(cli: Cli, run: tuple[object, ...], words: list[str], message: str) -> None:
+    result = cli(*run, *words, "true")
+    assert result.returncode == 125
+    first, *rest = result.stderr.splitlines()
+    assert first.startswith("execdrivers: ")
+    assert message in first
+    assert len(rest) <= 1
+    assert cli.names() == []
+
+
+def test_chroot_refuses_what_it_cannot_do(cli: Cli, rootfs: Path, drivers: dict[str, object]) -> None:
+    result = cli("run", "--driver", "chroot", "--rootfs", rootfs, "-m", "64m", "true")
+    assert result.returncode == 125
+    assert "resources.memory" in result.stderr
+    assert "(given by -m/--memory)" in result.stderr
+
+
+def test_an_unwritable_root(cli: Cli, run: tuple[object, ...]) -> None:
+    result = cli(*run, "--root", "/proc/nowhere", "true")
+    assert result.returncode == 125
+    assert "/proc/nowhere" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+# What only the native driver does
+
+
+def test_what_issue_2_shows(cli: Cli, rootfs: Path, native: str) -> None:
+    script = (
+        "echo $$; hostname; id -u; cat /proc/self/status | grep -E 'CapEff|NoNewPrivs|Seccomp'; "
+        "ls /proc | grep -c '^[0-9]'"
+    )
+    lines = cli("run", "--rm", "--rootfs", rootfs, "--", "sh", "-c", script).stdout.splitlines()
+    assert lines[0] == "1"
+    assert lines[1] != os.uname().nodename
+    assert lines[2] == "0"
+    assert "CapEff:\t00000000a80425fb" in lines
+    assert "NoNewPrivs:\t1" in lines
+    # `sh` and `ls`; grep may not have started yet when ls looks.
+    assert lines[-1] in ("2", "3")
+
+
+def test_out_of_memory(cli: Cli, rootfs: Path, native: str) -> None:
+    result = cli(
+        "run", "--name", "fat", "--rootfs", rootfs, "-m", "32m", "--", "sh", "-c", "tail -c 200m /dev/zero | tail"
+    )
+    assert result.returncode != 0
+    assert "execdrivers: fat ran out of memory (limit 32M): 1 process killed\n" in result.stderr
+    assert cli.inspect("fat")["exit"]["reason"] == "oom"
+
+
+def test_a_fork_bomb_is_stopped(cli: Cli, rootfs: Path, native: str) -> None:
+    bomb = "b() { b | b & }; b; sleep 1; echo done"
+    result = cli("run", "--rm", "--rootfs", rootfs, "--pids-limit", "8", "--timeout", "20", "--", "sh", "-c", bomb)
+    assert "can't fork" in result.stderr
+    assert cli.names() == []
+
+
+def test_files_of_the_host(cli: Cli, rootfs: Path, native: str, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("shared\n")
+    (tmp_path / "deep").mkdir()
+    script = "cat /in/f; touch /in/x; touch /scratch/y && touch /in/deep/z && ls /in/deep"
+    result = cli(
+        *("run", "--rm", "--rootfs", rootfs, "-v", f"{tmp_path}:/in:ro", "--tmpfs", "/scratch", "--read-only"),
+        *("--mount", "type=tmpfs,dst=/in/deep", "--", "sh", "-c", script),
+    )
+    assert result.stdout == "shared\nz\n"
+    assert "Read-only" in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "store") == ["deep", "f"]
+
+
+def test_ephemeral(cli: Cli, rootfs: Path, native: str) -> None:
+    words = ("run", "--rm", "--rootfs", rootfs, "--ephemeral=4m", "--", "sh", "-c", "echo new >/written; cat /written")
+    assert cli(*words).stdout == "new\n"
+    assert not (rootfs / "written").exists()
+
+
+def test_init_makes_signals_work(cli: Cli, rootfs: Path, native: str) -> None:
+    with cli.start("run", "--name", "x", "--init", "--rootfs", rootfs, "--", "sleep", "60") as process:
+        cli.running("x")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143
+
+
+def test_identity(cli: Cli, rootfs: Path, native: str) -> None:
+    words = ("run", "--rm", "--rootfs", rootfs, "-h", "box", "-u", "ann", "--umask", "027", "--ulimit", "nofile=64")
+    result = cli(*words, "--", "sh", "-c", "hostname; id -un; umask; ulimit -n")
+    assert result.stdout == "box\nann\n0027\n64\n"
+
+
+def test_cli_killed_by_force_leaves_a_container_that_can_be_removed(cli: Cli, run: tuple[object, ...]) -> None:
+    with cli.start(*run, "--name", "x", "sleep", "60") as process:
+        pid = cli.running("x")["pid"]
+        process.kill()
+        process.wait()
+    assert cli("rm", "-f", "x").stdout == "x\n"
+    until(lambda: not alive(pid))
+    assert cli.names() == []
