@@ -103,6 +103,7 @@ __attribute__((noreturn, used)) void launcher_main(long *stack)
                                            {"/proc/self/fd/0", "dev/stdin"},
                                            {"/proc/self/fd/1", "dev/stdout"},
                                            {"/proc/self/fd/2", "dev/stderr"},
+                                           {"/proc/kcore", "dev/core"},
                                            {"pts/ptmx", "dev/ptmx"}};
     for (size_t i = 0; i < sizeof links / sizeof *links; i++)
         must(sys3(__NR_symlinkat, links[i][0], AT_FDCWD, links[i][1]), 19);

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from execdrivers.engine import CompletedContainer, Engine
 
 import execdrivers
 from execdrivers import CommandNotExecutable, CommandNotFound, LaunchError, SpecError
+from execdrivers.engine import CompletedContainer, Engine
 
 pytestmark = pytest.mark.needs("root", "busybox")
 

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from execdrivers.engine import Engine
 
 import execdrivers
 from execdrivers import ContainerTimeout
+from execdrivers.engine import Engine
 
 pytestmark = pytest.mark.needs("root", "busybox")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from execdrivers.engine import Engine
 
 from execdrivers import PIPE, ContainerSpec
+from execdrivers.engine import Engine
 
 pytestmark = pytest.mark.needs("root", "busybox")
 

@@ -283,7 +283,9 @@ def _read_annotations(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in list(annotations):
         pointer = f"/annotations/{_escape(key)}"
         if key == STOP_SIGNAL_ANNOTATION:
-            fields["stop_signal"] = annotations.pop(key)
+            # Image tools write what an image does not say as an empty text.
+            if given := annotations.pop(key):
+                fields["stop_signal"] = given
         elif key.startswith(RESERVED_ANNOTATIONS):
             field = key.removeprefix(RESERVED_ANNOTATIONS)
             if field not in EXTENSIONS:
