@@ -1,0 +1,66 @@
+"""The C of the native driver: no warnings, and launches under a sanitizer."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+NATIVE = Path(__file__).resolve().parents[2] / "drivers/native"
+
+
+def _build(directory: Path, **environment: str) -> None:
+    """Build the extension module into ``directory`` as the package would, with these variables set."""
+    program = (
+        "import runpy, sys\n"
+        f"builder = runpy.run_path({str(NATIVE / 'build_native.py')!r})['ffibuilder']\n"
+        f"builder.compile(tmpdir={str(directory)!r})\n"
+    )
+    subprocess.run([sys.executable, "-c", program], env={**os.environ, **environment}, check=True, capture_output=True)
+
+
+def test_no_warnings(tmp_path: Path) -> None:
+    _build(tmp_path, EXECDRIVERS_WERROR="1")
+
+
+@pytest.mark.needs("aarch64-linux-gnu-gcc")
+def test_the_launcher_builds_for_aarch64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "aarch64-linux-gnu-gcc")
+    monkeypatch.setenv("EXECDRIVERS_WERROR", "1")
+    image = runpy.run_path(str(NATIVE / "build_native.py"))["build_launcher"]()
+    assert image[:4] == b"\x7fELF"
+    assert int.from_bytes(image[18:20], "little") == 183  # EM_AARCH64
+
+
+@pytest.mark.needs("root", "busybox")
+def test_launches_under_ubsan(tmp_path: Path, rootfs: Path) -> None:
+    package = tmp_path / "execdrivers_native"
+    shutil.copytree(NATIVE / "execdrivers_native", package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    _build(tmp_path / "build", EXECDRIVERS_SANITIZE="1", EXECDRIVERS_WERROR="1")
+    for module in (tmp_path / "build").glob("**/_native*.so"):
+        shutil.copy(module, package)
+    program = f"""if True:
+        import execdrivers, execdrivers_native
+        assert execdrivers_native.__file__.startswith({str(tmp_path)!r})
+        terminal = {{"tty": True, "stdout": execdrivers.PIPE, "stdin": execdrivers.DEVNULL}}
+        for extra in ({{}}, {{"init": True}}, terminal):
+            done = execdrivers.run(["sh", "-c", "echo fine"], rootfs={str(rootfs)!r}, driver="native", **extra)
+            assert done.returncode == 0
+        try:
+            execdrivers.run(["nope"], rootfs={str(rootfs)!r}, driver="native")
+        except execdrivers.CommandNotFound:
+            print("done")
+    """
+    environment = {
+        "PYTHONPATH": str(tmp_path),
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "PATH": os.environ["PATH"],
+    }
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert "runtime error" not in done.stderr
+    assert done.stdout.splitlines()[-1:] == ["done"], done.stderr
