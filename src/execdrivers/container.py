@@ -14,8 +14,8 @@ from execdrivers.errors import ContainerTimeout, InvalidState, LaunchError, Spec
 from execdrivers.exit import Exit
 from execdrivers.pump import Pump
 from execdrivers.record import State
-from execdrivers.streams import Capture, Source, Writer
-from execdrivers.supervision import MAX_TIMEOUT, Supervised
+from execdrivers.streams import END_OF_INPUT, Capture, Source, Writer
+from execdrivers.supervision import Supervised, deadline_after
 
 if TYPE_CHECKING:
     from execdrivers.terminal import Terminal
@@ -148,10 +148,11 @@ class Container(Supervised):
     def wait(self, timeout: float | None = None) -> Exit:
         """Wait for the end, moving what goes to callbacks meanwhile, and free what it took; the record stays.
 
-        Raises `ContainerTimeout` after ``timeout`` seconds; the container then runs on.
+        Raises `ContainerTimeout` after ``timeout`` seconds; the container then runs on. A container that fills a pipe
+        which nobody reads waits too: see `communicate` and `stream`.
         """
         self._require_start()
-        if not self._supervise(_deadline(timeout)):
+        if not self._supervise(deadline_after(timeout)):
             raise ContainerTimeout(self._args, cast(float, timeout))
         return cast(Exit, self._exit)
 
@@ -179,7 +180,7 @@ class Container(Supervised):
                 self.signal(self.spec.stop_signal or signal.SIGTERM)
             except InvalidState:
                 pass  # it ended just now
-            if not self._supervise(_deadline(timeout)):
+            if not self._supervise(deadline_after(timeout)):
                 self.kill()
         return self.wait()
 
@@ -202,7 +203,7 @@ class Container(Supervised):
         for reader in readers.values():
             if reader.sink is None:
                 reader.divert(Capture(output_limit))
-        if not self._supervise(_deadline(timeout)):
+        if not self._supervise(deadline_after(timeout)):
             raise ContainerTimeout(self._args, cast(float, timeout))
         # Somebody may have waited before: then what was written is still in the pipes.
         Pump(-1, tuple(readers.values())).drain()
@@ -220,7 +221,7 @@ class Container(Supervised):
         readers = [reader for reader in self._wiring.readers.values() if reader.sink is None]
         for reader in readers:
             reader.divert(lambda data, name=reader.name: arrived.append((name, data)))  # type: ignore[misc]
-        deadline = _deadline(timeout)
+        deadline = deadline_after(timeout)
         try:
             ended = False
             while not ended:
@@ -242,9 +243,10 @@ class Container(Supervised):
         """
         with self._lock:
             self._detached = True
-            # From now on who finds it ended may clean up.
-            self._record.owner = None
-            self._write()
+            if not self._deleted:
+                # From now on who finds it ended may clean up.
+                self._record.owner = None
+                self._write()
 
     def _feed(self, input: bytes | None) -> None:
         wiring = self._wiring
@@ -255,7 +257,7 @@ class Container(Supervised):
         if self._terminal is not None and wiring.writer is None and input is not None:
             wiring.writer = Writer(os.dup(self._terminal.fileno()), None)
         if wiring.writer is not None and wiring.writer.source is None:
-            wiring.writer.feed(Source(input or b"", end=b"\x04" if self._terminal else b""))
+            wiring.writer.feed(Source(input or b"", end=END_OF_INPUT if self._terminal else b""))
 
     def __enter__(self) -> Container:
         return self
@@ -265,7 +267,3 @@ class Container(Supervised):
 
     def __repr__(self) -> str:
         return f"<Container {self.id!r} driver={self.driver} {self._describe()}>"
-
-
-def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None else time.monotonic() + min(timeout, MAX_TIMEOUT)

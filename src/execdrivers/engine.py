@@ -23,6 +23,7 @@ from execdrivers.spec import ContainerSpec
 from execdrivers.stdio import PIPE, Input, Output, connect
 from execdrivers.store import Store
 from execdrivers.streams import Capture
+from execdrivers.supervision import deadline_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -166,7 +167,7 @@ class Engine:
         began = time.monotonic()
         try:
             container.start()
-            if not container._supervise(None if timeout is None else began + timeout):
+            if not container._supervise(deadline_after(timeout)):
                 container._expire()
         except BaseException:
             # An interrupt above all. What cannot be cleaned up now must not hide it.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from execdrivers.driver import Stdio
 from execdrivers.errors import SpecError
-from execdrivers.streams import Reader, Source, Writer
+from execdrivers.streams import END_OF_INPUT, Reader, Source, Writer
 
 if TYPE_CHECKING:
     from execdrivers.terminal import Terminal
@@ -23,9 +23,6 @@ __all__ = ["DEVNULL", "PIPE", "STDOUT", "Input", "Output", "Wiring", "connect"]
 PIPE = -1
 STDOUT = -2
 DEVNULL = -3
-
-#: Typed into a terminal, it ends the input (VEOF, control-D).
-_END_OF_INPUT = b"\x04"
 
 
 class HasFileno(Protocol):
@@ -206,7 +203,7 @@ def _terminal_source(given: Input) -> Source | None:
     if _is(given, PIPE) or _is(given, DEVNULL):
         return None
     fd = 0 if given is None else _fileno("stdin", given)
-    return _source("stdin", given, _END_OF_INPUT) if fd is None else Source(fd=fd, end=_END_OF_INPUT)
+    return _source("stdin", given, END_OF_INPUT) if fd is None else Source(fd=fd, end=END_OF_INPUT)
 
 
 def _copier(fd: int) -> Callable[[bytes], object]:

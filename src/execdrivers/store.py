@@ -166,7 +166,7 @@ class Entry:
 
     def close(self) -> None:
         """Let go of it, and of its lock. May be called twice."""
-        fd, self._fd = self._fd, -1
+        fd, self._fd, self._locked = self._fd, -1, False
         if fd >= 0:
             os.close(fd)
 

@@ -10,10 +10,13 @@ from typing import IO, Any
 
 from execdrivers.errors import SpecError
 
-__all__ = ["CHUNK", "LARGE", "Capture", "Reader", "Source", "Writer", "grow"]
+__all__ = ["CHUNK", "END_OF_INPUT", "LARGE", "Capture", "Reader", "Source", "Writer", "grow"]
 
 #: Bytes moved at once: at first, and where a stream proves to be long. The latter is the kernel's limit for pipes.
 CHUNK, LARGE = 1 << 16, 1 << 20
+
+#: Typed into a terminal, it ends the input (VEOF, control-D).
+END_OF_INPUT = b"\x04"
 
 
 def grow(fd: int) -> None:
@@ -97,7 +100,7 @@ class Source:
             self._last = bytes(self._rest[-1:]) or self._last
             return
         # In the middle of a line the first one only sends it off.
-        end = self._end if self._last in (b"", b"\n", _END_OF_INPUT) else self._end * 2
+        end = self._end if self._last in (b"", b"\n", END_OF_INPUT) else self._end * 2
         self._end = b""
         if end:
             self._items, self.fd, self._rest = iter(()), -1, memoryview(end)

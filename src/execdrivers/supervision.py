@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from execdrivers.streams import Reader
     from execdrivers.terminal import Terminal
 
-__all__ = ["MAX_TIMEOUT", "Supervised"]
+__all__ = ["Supervised", "deadline_after"]
 
 #: Seconds; what waits longer than this (24 days) waits for ever, says poll(2).
-MAX_TIMEOUT = 2_000_000.0
+_MAX_TIMEOUT = 2_000_000.0
 
 #: Seconds that a killed container may take to be gone before cleaning up goes on without it.
 _DEATH = 10.0
@@ -355,3 +355,8 @@ class Supervised:
         if handle is not None and not self._freed and handle.exit_fd >= 0:
             os.close(handle.exit_fd)
             handle.exit_fd = -1
+
+
+def deadline_after(timeout: float | None) -> float | None:
+    """The time (time.monotonic) so many seconds from now; None: never."""
+    return None if timeout is None else time.monotonic() + min(timeout, _MAX_TIMEOUT)

@@ -1,10 +1,9 @@
-"""The real command line, on a root file system of busybox, with a store of its own."""
+"""The real command line, with a store of its own."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +15,6 @@ from typing import Any
 import pytest
 
 PROGRAM = (sys.executable, "-m", "execdrivers.cli")
-APPLETS = "cat echo env false grep head hostname id kill ls nproc ps sh sleep stty tail test touch true tty wc yes"
 
 
 class Cli:
@@ -78,30 +76,11 @@ def alive(pid: int) -> bool:
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Cli]:
+def cli(no_leaks: None, tmp_path: Path) -> Iterator[Cli]:
     program = Cli(tmp_path / "store")
     yield program
     for name in program.names():
         program("rm", "-f", name)
-
-
-@pytest.fixture(scope="session")
-def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root file system of busybox."""
-    busybox = shutil.which("busybox")
-    if busybox is None:
-        pytest.skip("needs busybox (apt install busybox-static)")
-    root = tmp_path_factory.mktemp("rootfs")
-    root.chmod(0o755)
-    for name in ("bin", "dev", "etc", "proc", "sys", "tmp"):
-        (root / name).mkdir()
-    shutil.copy(busybox, root / "bin/busybox")
-    for applet in APPLETS.split():
-        (root / "bin" / applet).symlink_to("busybox")
-    (root / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\nann:x:1000:1000::/:/bin/sh\n")
-    (root / "etc/group").write_text("root:x:0:\nann:x:1000:\n")
-    (root / "etc/plain").write_text("no program\n")
-    return root
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,9 @@ def test_kill_and_rm(cli: Cli, run: tuple[object, ...]) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         pid = cli.running("x")["pid"]
-        assert cli("rm", "x").returncode == 1
+        refused = cli("rm", "x")
+        assert refused.returncode == 1
+        assert refused.stderr.endswith("  try: execdrivers rm -f x\n")
         assert alive(pid)
         assert cli("kill", "x", "-s", "sigusr1").stdout == "x\n"
         assert process.wait(20) == 9

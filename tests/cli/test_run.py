@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from .conftest import Cli, alive, until
+from .conftest import PROGRAM, Cli, alive, until
 
 
 def test_the_command_its_output_and_its_status(cli: Cli, run: tuple[object, ...]) -> None:
@@ -32,7 +33,7 @@ def test_exit_statuses(cli: Cli, run: tuple[object, ...], driver: str, command: 
 
 
 @pytest.mark.parametrize(
-    ("command", "status"), [("nosuch", 127), ("/no/such", 127), ("/etc/plain", 126), ("/etc", 126)]
+    ("command", "status"), [("nosuch", 127), ("/no/such", 127), ("/etc/passwd", 126), ("/etc", 126)]
 )
 def test_commands_that_cannot_be_run_leave_nothing(
     cli: Cli, run: tuple[object, ...], command: str, status: int
@@ -240,9 +241,9 @@ def test_init_makes_signals_work(cli: Cli, rootfs: Path, native: str) -> None:
 
 
 def test_identity(cli: Cli, rootfs: Path, native: str) -> None:
-    words = ("run", "--rm", "--rootfs", rootfs, "-h", "box", "-u", "ann", "--umask", "027", "--ulimit", "nofile=64")
+    words = ("run", "--rm", "--rootfs", rootfs, "-h", "box", "-u", "alice", "--umask", "027", "--ulimit", "nofile=64")
     result = cli(*words, "--", "sh", "-c", "hostname; id -un; umask; ulimit -n")
-    assert result.stdout == "box\nann\n0027\n64\n"
+    assert result.stdout == "box\nalice\n0027\n64\n"
 
 
 def test_cli_killed_by_force_leaves_a_container_that_can_be_removed(cli: Cli, run: tuple[object, ...]) -> None:
@@ -253,3 +254,24 @@ def test_cli_killed_by_force_leaves_a_container_that_can_be_removed(cli: Cli, ru
     assert cli("rm", "-f", "x").stdout == "x\n"
     until(lambda: not alive(pid))
     assert cli.names() == []
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_that_are_closed(cli: Cli, rootfs: Path, native: str, closed: str) -> None:
+    """A store's or cgroup's descriptor must not be taken for the command's output."""
+    words = [*PROGRAM, "run", "--rm", "-i", "--rootfs", str(rootfs), "--", "sh", "-c", "echo out; echo err >&2; cat"]
+    script = f'exec "$@" {closed}'
+    result = subprocess.run(
+        ["sh", "-c", script, "sh", *words], env=cli.environment, input="", capture_output=True, text=True
+    )
+    assert result.returncode in (0, 1)
+    assert result.stdout == ("" if ">&- " in f"{closed} ".replace("2>&-", "") else "out\n")
+    assert result.stderr == ("" if "2>&-" in closed else "err\n")
+    assert cli.names() == []
+
+
+def test_a_full_disk_for_stdout() -> None:
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([*PROGRAM, "drivers"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 125
+    assert result.stderr == "execdrivers: [Errno 28] No space left on device\n"

@@ -104,7 +104,7 @@ def test_keys_reach_the_foreground_of_the_container(cli: Cli, shell: tuple[objec
         it.type("\x03")
         it.until("prompt> ")
         it.type("echo $?\n")
-        it.until("130\r\n")
+        it.until("130\r\nprompt> ")
         it.type("\x04")
         assert it.process.wait(20) == 0
         assert it.restored()
@@ -154,6 +154,28 @@ def test_the_terminal_is_restored_after_errors(cli: Cli, rootfs: Path, native: s
     with screen(cli, "run", "-it", "--rm", "--timeout", "0.5", "--rootfs", rootfs, "--", "sleep", "60") as it:
         assert it.process.wait(20) == 124
         assert it.restored()
+    assert cli.names() == []
+
+
+def test_a_terminal_that_goes_away_takes_the_container_with_it(cli: Cli, rootfs: Path, native: str) -> None:
+    """As when a window is closed: nobody could ever end that shell."""
+    master, slave = os.openpty()
+    process = subprocess.Popen(
+        [*PROGRAM, "run", "--rm", "--name", "x", "-it", "--rootfs", str(rootfs), "--", "sh"],
+        env=cli.environment,
+        stdin=slave,
+        stdout=slave,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(slave)
+    cli.running("x")
+    os.close(master)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode != 0
+    assert "Traceback" not in errors
     assert cli.names() == []
 
 

@@ -399,9 +399,8 @@ def other(program):
 
 
 def test_another_programs_container(engine, other):
-    process = other("print(engine.run(sh('exec sleep 60'), name='theirs').exit.status)")
-    while not engine.list() or engine.list()[0].pid is None:
-        time.sleep(0.01)
+    process = other("print(engine.run(sh('echo up; exec sleep 60'), name='theirs').exit.status)")
+    assert process.stdout.readline() == "up\n"
     c = engine.get("theirs")
     assert (c.state, c.owned) == ("running", True)
     with pytest.raises(ContainerTimeout):
@@ -415,10 +414,10 @@ def test_another_programs_container(engine, other):
         engine.get("theirs")
 
 
-def test_another_programs_container_is_deleted(engine, root, other):
-    process = other("print(engine.run(sh('exec sleep 60'), name='theirs', keep=True).exit.status)")
-    while not engine.list() or engine.list()[0].pid is None:
-        time.sleep(0.01)
+@pytest.mark.parametrize("keep", [False, True])
+def test_another_programs_container_is_deleted(engine, root, other, keep):
+    process = other(f"print(engine.run(sh('echo up; exec sleep 60'), name='theirs', keep={keep}).exit.status)")
+    assert process.stdout.readline() == "up\n"
     engine.delete("theirs", force=True)
     assert process.communicate()[0] == "137\n"
     assert os.listdir(root) == []

@@ -281,7 +281,7 @@ def _end(code: str) -> subprocess.Popen[bytes]:
 
 
 def test_wait_status_of_a_child():
-    process = _end("read x")
+    process = _end("sleep 60")
     fd = pidfd.open(process.pid)
     assert pidfd.wait_status(fd) is None
     pidfd.send_signal(fd, 9)
@@ -320,7 +320,7 @@ def test_wait_status_of_anothers_zombie(program):
 
 
 def test_a_reused_pid_is_not_taken_for_the_process():
-    with _end("read x") as process:
+    with _end("sleep 60") as process:
         started = pidfd.start_time(process.pid)
         assert pidfd.open_checked(process.pid, started + 1) is None
         fd = pidfd.open_checked(process.pid, started)

@@ -46,19 +46,20 @@ Examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the words ask and return the exit status; errors are told on stderr."""
+    _open_standard_streams()
     command: list[str] = []
-    if isinstance(sys.stdout, TextIOWrapper):  # A terminal that knows only ASCII gets escapes, not a traceback.
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        status = _dispatch(sys.argv[1:] if argv is None else argv, command)
+        try:
+            status = _dispatch(sys.argv[1:] if argv is None else argv, command)
+        except SystemExit as end:  # --help, --version
+            status = end.code if isinstance(end.code, int) else 0
         sys.stdout.flush()
         return status
-    except SystemExit as end:  # --help, --version
-        return _flush_quietly(end.code if isinstance(end.code, int) else 0)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        return _flush_quietly(BROKEN_PIPE)
+        _give_up_stdout()
+        return BROKEN_PIPE
     except LaunchError as error:
         tell(error)
         return error.exit_code
@@ -66,6 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell(error)
         own = isinstance(error, UsageError) or command in (["run"], ["explain"])
         return OWN_ERROR if own else 1
+    except OSError as error:  # stdout on a full disk, above all
+        _give_up_stdout()
+        tell(ExecDriverError(str(error)))
+        return OWN_ERROR
     except Exception:
         from traceback import print_exc
 
@@ -121,20 +126,37 @@ def _overview() -> Parser:
 
 def tell(error: ExecDriverError) -> None:
     """The message, and below it the remedy, on stderr."""
-    lines = [f"execdrivers: {error.message}"]
+    from execdrivers.cli.table import printable
+
+    lines = [f"execdrivers: {printable(error.message)}"]
     if error.remedy:
-        lines.append(f"  try: {error.remedy}")
+        lines.append(f"  try: {printable(error.remedy)}")
     try:
         print(*lines, sep="\n", file=sys.stderr, flush=True)
     except OSError:
         pass
 
 
-def _flush_quietly(status: int) -> int:
-    """Flush stdout; when nobody reads it any more, keep the interpreter from complaining at its exit."""
+def _open_standard_streams() -> None:
+    """Put /dev/null where a standard stream is closed, or the next file opened would be taken for it."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+    if isinstance(sys.stdout, TextIOWrapper):  # A terminal that knows only ASCII gets escapes, not a traceback.
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _give_up_stdout() -> None:
+    """What is still to be written there goes nowhere, lest the interpreter fail at its exit for that."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    return status
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from execdrivers.cli import mounts
 from execdrivers.cli.environment import environment
 from execdrivers.cli.flags import NAMESPACES
-from execdrivers.cli.parsing import Parser, UsageError, parse_bool
+from execdrivers.cli.parsing import Parser, UsageError, parse_bool, read_text
 from execdrivers.errors import SpecError, UnsupportedFeature
 
 if TYPE_CHECKING:
@@ -299,18 +299,16 @@ def _apply_security(fields: dict[str, Any], text: str) -> None:
 
 
 def _seccomp(path: str) -> Mapping[str, Any]:
+    option, remedy = "--security-opt seccomp", "a JSON file with the OCI specification's linux.seccomp"
+    text = read_text(option, path, remedy)
     try:
-        with open(path, encoding="utf-8") as file:
-            profile = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(
-            f"--security-opt seccomp={path}: {reason}", remedy="a JSON file with the OCI specification's linux.seccomp"
-        ) from None
+        profile = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{option}: {path} is not JSON: {error}", remedy=remedy) from None
     if not isinstance(profile, dict) or "archMap" in profile:
         raise UsageError(
-            f"--security-opt seccomp={path}: this is not the OCI specification's linux.seccomp (docker's own format "
-            "with archMap, includes and excludes is not supported)",
+            f"{option}: {path} is not the OCI specification's linux.seccomp (docker's own format with archMap, "
+            "includes and excludes is not supported)",
             remedy="name the architectures, and keep only the rules that apply",
         )
     return profile

@@ -220,7 +220,11 @@ def rm(parser: Parser, options: Namespace, operands: list[str]) -> int:
     """Print the name of each that was removed."""
 
     def remove(engine: Engine, name: str) -> None:
-        engine.delete(name, force="force" in vars(options))
+        try:
+            engine.delete(name, force="force" in vars(options))
+        except InvalidState as error:
+            error.remedy = f"execdrivers rm -f {name}"
+            raise
         print(name)
 
     return _for_each(parser, options, operands, remove)

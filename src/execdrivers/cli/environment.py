@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
-from execdrivers.cli.parsing import UsageError
+from execdrivers.cli.parsing import UsageError, read_text
 
 __all__ = ["environment"]
 
@@ -39,12 +39,7 @@ def _set(result: dict[str, str], text: str, caller: Mapping[str, str]) -> None:
 
 def _lines(path: str) -> Iterable[tuple[int, str]]:
     """Docker's format: one NAME[=VALUE] a line, all verbatim, blank lines and those starting with # left out."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="\n") as file:
-            lines = file.read().split("\n")
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(f"--env-file {path}: {reason}", remedy="a readable UTF-8 file of NAME=VALUE lines") from None
+    lines = read_text("--env-file", path, "a readable UTF-8 file of NAME=VALUE lines").split("\n")
     for number, line in enumerate(lines, 1):
         line = line.removesuffix("\r").lstrip()
         if line and not line.startswith("#"):

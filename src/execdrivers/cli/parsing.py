@@ -13,11 +13,15 @@ from typing import Any, NamedTuple, NoReturn
 
 from execdrivers.errors import ExecDriverError
 
-__all__ = ["Command", "Parser", "UsageError", "nearest", "parse_bool"]
+__all__ = ["Command", "Parser", "UsageError", "nearest", "parse_bool", "read_text"]
 
 #: Booleans as Go's flag packages read them, so as docker does.
 _TRUE = ("1", "t", "T", "true", "True", "TRUE")
 _FALSE = ("0", "f", "F", "false", "False", "FALSE")
+
+
+#: Most that is read of a file that an option names, in bytes; the kernel takes less as an environment.
+MAX_FILE = 16 << 20
 
 
 class UsageError(ExecDriverError):
@@ -172,6 +176,20 @@ def parse_bool(name: str, text: str) -> bool:
     if text not in _TRUE + _FALSE:
         raise UsageError(f"option {name}: {text!r} is not a boolean", remedy=f"{name}=true or {name}=false")
     return text in _TRUE
+
+
+def read_text(option: str, path: str, remedy: str) -> str:
+    """A file that an option names. Raises `UsageError` unless it is UTF-8 and of bearable size."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_FILE + 1)
+        if len(data) > MAX_FILE:
+            raise UsageError(f"{option}: {path} has more than {MAX_FILE >> 20} MiB", remedy=remedy)
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{option}: {path}: {error.strerror}", remedy=remedy) from None
+    except ValueError as error:
+        raise UsageError(f"{option}: {path!r}: {error}", remedy=remedy) from None
 
 
 def nearest(word: str, known: Iterable[str] | Sequence[str]) -> str:

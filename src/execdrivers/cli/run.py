@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from execdrivers.cli.build import Request
 from execdrivers.cli.flags import add_flags
 from execdrivers.cli.parsing import Command, Parser, UsageError
-from execdrivers.cli.table import size as byte_size
 
 if TYPE_CHECKING:
     from execdrivers.cli.signals import Forwarder
@@ -88,8 +87,10 @@ def _why(end: Exit, container: Container, timeout: float | None) -> str:
     if end.reason == "timeout":
         return f"was killed after {timeout:g} s (--timeout)"
     if end.reason == "oom":
+        from execdrivers.cli.table import size
+
         limit = container.spec.resources.memory
-        bound = f" (limit {byte_size(limit)})" if limit else ""
+        bound = f" (limit {size(limit)})" if limit else ""
         return f"ran out of memory{bound}: {end.oom_kills} process{'es' * (end.oom_kills != 1)} killed"
     return str(end)
 
