@@ -168,7 +168,7 @@ class Engine:
         try:
             container.start()
             if not container._supervise(deadline_after(timeout)):
-                container._expire()
+                container.expire()
         except BaseException:
             # An interrupt above all. What cannot be cleaned up now must not hide it.
             try:

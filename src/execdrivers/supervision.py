@@ -285,8 +285,8 @@ class Supervised:
             if pump.run(time.monotonic() + _DEATH):
                 self._conclude(pump)
 
-    def _expire(self) -> None:
-        """Its time is over."""
+    def expire(self) -> None:
+        """Its time is over: kill every process in it. The reason of its exit is ``timeout``."""
         self._timed_out = True
         self.kill()
         self._supervise(time.monotonic() + _DEATH)
@@ -352,9 +352,8 @@ class Supervised:
 
     def _release_handle(self) -> None:
         handle, self._handle = self._handle, None
-        if handle is not None and not self._freed and handle.exit_fd >= 0:
-            os.close(handle.exit_fd)
-            handle.exit_fd = -1
+        if handle is not None and not self._freed:
+            handle.close()
 
 
 def deadline_after(timeout: float | None) -> float | None:

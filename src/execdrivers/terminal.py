@@ -8,6 +8,7 @@ import os
 import select
 import struct
 import termios
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -55,6 +56,16 @@ class Terminal:
                 if error.errno != errno.EIO:
                     raise
                 return b""
+
+    def readline(self) -> bytes:
+        """The next line with its end; what there is of it when nobody holds the terminal any more."""
+        line = b""
+        while not line.endswith(b"\n") and (byte := self.read(1)):
+            line += byte
+        return line
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
 
     def write(self, data: bytes) -> int:
         """Type all of ``data``; waits until it is taken. Returns the number of bytes."""
@@ -121,12 +132,16 @@ class RawTerminal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._attributes is not None:
-            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._attributes)
         if self._handler is not None:
             import signal
 
             signal.signal(signal.SIGWINCH, self._handler)
+        if self._attributes is not None:
+            try:
+                # Now, not once all is printed: a terminal that was stopped would hold us here.
+                termios.tcsetattr(self._fd, termios.TCSANOW, self._attributes)
+            except termios.error:
+                pass  # its window was closed
 
     def _follow(self) -> None:
         size = window_size(self._fd)

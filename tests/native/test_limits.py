@@ -147,3 +147,24 @@ def test_recovered_by_another_process(engine: Engine, rootfs: Path) -> None:
         assert other.pid == container.pid
         other.signal("KILL")
         assert container.wait(timeout=5).signal == 9
+
+
+def test_a_late_delete_leaves_the_next_of_that_name_alone(engine: Engine, rootfs: Path) -> None:
+    spec = execdrivers.ContainerSpec.build(["sleep", "60"], rootfs=rootfs, memory="64M")
+    first = engine.create(spec, driver="native", name="twice")
+    first.start()
+    Engine(root=engine.root).delete("twice", force=True)
+    with engine.create(spec, driver="native", name="twice") as second:
+        second.start()
+        first.delete(force=True)
+        assert second.state == "running"
+        assert all(Path(path).exists() for path in second.guarantees["cgroups"])
+
+
+def test_killed_before_it_was_started(engine: Engine, rootfs: Path) -> None:
+    container = engine.create(execdrivers.ContainerSpec.build(["true"], rootfs=rootfs), driver="native")
+    assert container.pid is not None
+    os.kill(container.pid, 9)
+    os.waitid(os.P_PID, container.pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(execdrivers.LaunchError, match="killed before"):
+        container.start()

@@ -40,6 +40,8 @@ class CgroupDir:
     controllers: tuple[str, ...]
     version: int
     values: tuple[tuple[str, str], ...] = ()
+    #: Of the directory once made: another of the same name, made after ours was removed, is none of our business.
+    inode: int = 0
 
     @property
     def path(self) -> str:
@@ -140,28 +142,37 @@ def _limit(value: int, version: int) -> str:
     return ("-1" if version == 1 else "max") if value < 0 else str(value)
 
 
-def create(cgroups: Sequence[CgroupDir]) -> None:
-    """Make the directories and write the values. On an error none is left; raises `LaunchError`, step ``cgroup``."""
+def create(cgroups: Sequence[CgroupDir]) -> tuple[CgroupDir, ...]:
+    """Make the directories and write the values; the same with their inodes.
+
+    On an error none is left; raises `LaunchError`, step ``cgroup``.
+    """
     made: list[CgroupDir] = []
     try:
         for cgroup in cgroups:
-            _make(cgroup)
-            made.append(cgroup)
+            _mkdir(cgroup)
+            made.append(attrs.evolve(cgroup, inode=os.stat(cgroup.path).st_ino))
+            _make_usable(cgroup)
             for name, value in cgroup.values:
                 _write(f"{cgroup.path}/{name}", value)
     except OSError as error:
         remove(made)
         raise _launch_error(error) from error
+    return tuple(made)
 
 
-def _make(cgroup: CgroupDir) -> None:
-    parent = f"{cgroup.mount_point}/{PARENT}"
+def _mkdir(cgroup: CgroupDir) -> None:
     try:
         os.mkdir(cgroup.path)
     except FileNotFoundError:
         with contextlib.suppress(FileExistsError):
-            os.mkdir(parent)
+            os.mkdir(f"{cgroup.mount_point}/{PARENT}")
         os.mkdir(cgroup.path)
+
+
+def _make_usable(cgroup: CgroupDir) -> None:
+    """See to what the hierarchy demands before the first value, or process, can be put there."""
+    parent = f"{cgroup.mount_point}/{PARENT}"
     if cgroup.version == 2:
         missing = [c for c in cgroup.controllers if not os.path.exists(f"{cgroup.path}/{c}.{_MARK[c]}")]
         for directory in (cgroup.mount_point, parent) if missing else ():
@@ -232,6 +243,7 @@ def processes(cgroups: Sequence[CgroupDir]) -> list[int]:
 
 def kill(cgroups: Sequence[CgroupDir]) -> None:
     """SIGKILL every process in the cgroups, also those that fork meanwhile."""
+    cgroups = list(filter(_exists, cgroups))
     for cgroup in cgroups:
         if cgroup.version == 2:
             with contextlib.suppress(OSError):  # gone, or before Linux 5.14: the loop below does it
@@ -259,9 +271,16 @@ def _frozen(cgroups: Sequence[CgroupDir]) -> Iterator[None]:
             _write(path, thawed)
 
 
+def _exists(cgroup: CgroupDir) -> bool:
+    try:
+        return os.stat(cgroup.path).st_ino == cgroup.inode
+    except FileNotFoundError:
+        return False
+
+
 def remove(cgroups: Sequence[CgroupDir]) -> None:
     """Remove the directories. Gone already is fine; what is dying is waited for, up to two seconds."""
-    for cgroup in cgroups:
+    for cgroup in filter(_exists, cgroups):
         pause = 0.0005
         while True:
             try:

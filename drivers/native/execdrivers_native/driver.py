@@ -127,10 +127,10 @@ class NativeDriver(Driver):
     def create(self, request: CreateRequest) -> NativeHandle:
         self._check_capabilities(request.spec)
         compiled = compile(request.spec, request.id, self.host)
-        cgroups.create(compiled.cgroups)
+        made = cgroups.create(compiled.cgroups)
         unified = -1
         try:
-            for cgroup in compiled.cgroups:
+            for cgroup in made:
                 if cgroup.version == 2:
                     unified = os.open(cgroup.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             child = launch.spawn(
@@ -141,7 +141,7 @@ class NativeDriver(Driver):
                 keep_capabilities="user" in compiled.namespaces,
             )
         except BaseException:
-            cgroups.remove(compiled.cgroups)
+            cgroups.remove(made)
             raise
         finally:
             if unified >= 0:
@@ -151,7 +151,7 @@ class NativeDriver(Driver):
             exit_fd=child.pidfd,
             start_time=pidfd.start_time(child.pid),
             own_pids="pid" in compiled.namespaces,
-            made=compiled.cgroups,
+            made=made,
             guarantees=compiled.guarantees,
             child=child,
         )
@@ -181,6 +181,7 @@ class NativeDriver(Driver):
                 controllers=tuple(c["controllers"]),
                 version=c["version"],
                 values=tuple((name, value) for name, value in c["values"]),
+                inode=c["inode"],
             )
             for c in state["cgroups"]
         ]

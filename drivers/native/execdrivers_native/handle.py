@@ -70,6 +70,12 @@ class NativeHandle(Handle):
             return Exit(reason="oom" if oom_kills else "unknown", oom_kills=oom_kills)
         return Exit.from_wait_status(status, oom_kills=oom_kills)
 
+    def close(self) -> None:
+        super().close()
+        if self._child is not None:
+            os.close(self._child.control)
+            self._child = None
+
     def delete(self) -> None:
         self.kill()
         if self.exit_fd >= 0:
@@ -80,12 +86,7 @@ class NativeHandle(Handle):
         cgroups.remove(self._cgroups)
         self._cgroups = ()
         self.pid = None
-        if self._child is not None:
-            os.close(self._child.control)
-            self._child = None
-        if self.exit_fd >= 0:
-            os.close(self.exit_fd)
-            self.exit_fd = -1
+        self.close()
 
     def pids(self) -> Sequence[int]:
         if self._cgroups:

@@ -77,7 +77,9 @@ def spawn(operations: Sequence[Operation], flags: int, cgroup: int, stdio: Stdio
 def go(child: Child) -> None:
     """Let the command be executed. Raises `CommandNotFound`, `CommandNotExecutable`, `LaunchError`."""
     result = lib.ed_go(child.control)
-    if result < 0 and -result != errno.EPIPE:
+    if result == -errno.EPIPE:
+        raise LaunchError("exec: the container was killed before it was started", step="exec")
+    if result < 0:
         raise _failed("exec", "", -result)
     _receive(child)  # the end of the messages (executed), ED_STARTED (under init), or it raises
 

@@ -79,7 +79,7 @@ def _attend(container: Container, forwarder: Forwarder, timeout: float | None) -
     try:
         return container.wait(timeout)
     except ContainerTimeout as error:
-        container._expire()
+        container.expire()
         return container.exit or error.exit
 
 
