@@ -26,7 +26,7 @@ import execdrivers
 
 def _need_program(name: str) -> str:
     path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
-    return "" if shutil.which(name, path=path) else f"the program {name} (make test installs it when root)"
+    return "" if shutil.which(name, path=path) else f"the program {name}"
 
 
 #: Name in ``needs()`` → function that returns what is lacking, or "". Any other name is a program.
