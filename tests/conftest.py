@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -41,6 +42,10 @@ _NEEDS: dict[str, Callable[[], str]] = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell's background job ignores these, and what it starts inherits that: the tests are about their effect.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     config.addinivalue_line("markers", f"needs(*names): skip, saying why, unless all are here: {', '.join(_NEEDS)}, …")
 
 

@@ -129,12 +129,15 @@ class ChrootHandle(Handle):
         return Exit(reason="unknown") if status is None else Exit.from_wait_status(status)
 
     def delete(self) -> None:
-        self._close_kept()
         self.kill()
         if self.exit_fd >= 0:
             pidfd.wait_status(self.exit_fd)
-            os.close(self.exit_fd)
-        self.exit_fd, self.pid, self.session = -1, None, None
+        self.pid = self.session = None
+        self.close()
+
+    def close(self) -> None:
+        self._close_kept()
+        super().close()
 
     def state(self) -> Mapping[str, Any]:
         return {"pid": self.session, "start_time": self.start_time}

@@ -197,6 +197,7 @@ def _launch_error(error: OSError) -> LaunchError:
         errno.EROFS: "the cgroup file system is read-only: run where it is writable, or leave the limits unset",
         errno.EACCES: "run as root, or leave the limits unset",
         errno.EINVAL: "the kernel does not take this value: check it against the host's CPUs and memory",
+        errno.ERANGE: "the host does not have these CPUs or memory nodes",
         errno.EBUSY: "raise the limit",
     }.get(error.errno or 0, "")
     return LaunchError(

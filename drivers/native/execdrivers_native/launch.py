@@ -205,4 +205,5 @@ def _exec_error(step: Operation, number: int, detail: str) -> LaunchError:
         return _failed(
             "exec", path, number, f"args and env hold {size:,} bytes in {len(args) + len(env)} strings", remedy
         )
-    return _failed("exec", path, number)
+    remedy = "raise pids: init and command are two" if number == errno.EAGAIN else ""
+    return _failed("exec", path, number, remedy=remedy)
