@@ -1,6 +1,7 @@
 /* The floor's launcher: what the native driver makes for a default container, hard-coded, as fast as we can write it.
  *
  * argv[1] is the rootfs, the rest the command. No plan, no messages, no error reporting but an exit code. */
+#include "../../drivers/native/execdrivers_native/c/freestanding.h"
 #include "../../drivers/native/execdrivers_native/c/sys.h"
 
 #include <linux/capability.h>
@@ -10,23 +11,6 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-
-void *memset(void *to, int byte, size_t n)
-{
-    unsigned char *p = to;
-    while (n--)
-        *p++ = (unsigned char)byte;
-    return to;
-}
-
-void *memcpy(void *restrict to, const void *restrict from, size_t n)
-{
-    unsigned char *p = to;
-    const unsigned char *q = from;
-    while (n--)
-        *p++ = *q++;
-    return to;
-}
 
 #define CAPS 0xa80425fbULL
 #define NOT_HERE(r) ((r) == -ENOENT || (r) == -ENOTDIR)

@@ -166,6 +166,7 @@ def test_bad_requests_leave_nothing(cli: Cli, run: tuple[object, ...], words: li
     assert cli.names() == []
 
 
+@pytest.mark.needs("root")
 def test_chroot_refuses_what_it_cannot_do(cli: Cli, rootfs: Path, drivers: dict[str, object]) -> None:
     result = cli("run", "--driver", "chroot", "--rootfs", rootfs, "-m", "64m", "true")
     assert result.returncode == 125
@@ -183,7 +184,7 @@ def test_an_unwritable_root(cli: Cli, run: tuple[object, ...]) -> None:
 # What only the native driver does
 
 
-def test_what_issue_2_shows(cli: Cli, rootfs: Path, native: str) -> None:
+def test_the_defaults_seen_from_inside(cli: Cli, rootfs: Path, native: str) -> None:
     script = (
         "echo $$; hostname; id -u; cat /proc/self/status | grep -E 'CapEff|NoNewPrivs|Seccomp'; "
         "ls /proc | grep -c '^[0-9]'"
@@ -198,6 +199,7 @@ def test_what_issue_2_shows(cli: Cli, rootfs: Path, native: str) -> None:
     assert lines[-1] in ("2", "3")
 
 
+@pytest.mark.needs("root")
 def test_out_of_memory(cli: Cli, rootfs: Path, native: str) -> None:
     result = cli(
         "run", "--name", "fat", "--rootfs", rootfs, "-m", "32m", "--", "sh", "-c", "tail -c 200m /dev/zero | tail"
@@ -207,6 +209,7 @@ def test_out_of_memory(cli: Cli, rootfs: Path, native: str) -> None:
     assert cli.inspect("fat")["exit"]["reason"] == "oom"
 
 
+@pytest.mark.needs("root")
 def test_a_fork_bomb_is_stopped(cli: Cli, rootfs: Path, native: str) -> None:
     bomb = "b() { b | b & }; b; sleep 1; echo done"
     result = cli("run", "--rm", "--rootfs", rootfs, "--pids-limit", "8", "--timeout", "20", "--", "sh", "-c", bomb)

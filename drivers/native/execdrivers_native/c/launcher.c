@@ -2,28 +2,12 @@
  *
  * Freestanding: no libc, no heap, nothing inherited from the caller but the descriptors of plan.h. It is executed from a
  * sealed memfd, so that nothing the container does to /proc/self/exe reaches a file (CVE-2019-5736). */
+#include "freestanding.h"
 #include "launcher.h"
 
 #include <linux/fcntl.h>
 #include <linux/mman.h>
 #include <asm/stat.h>
-
-void *memset(void *to, int byte, size_t n)
-{
-    unsigned char *p = to;
-    while (n--)
-        *p++ = (unsigned char)byte;
-    return to;
-}
-
-void *memcpy(void *restrict to, const void *restrict from, size_t n)
-{
-    unsigned char *p = to;
-    const unsigned char *q = from;
-    while (n--)
-        *p++ = *q++;
-    return to;
-}
 
 size_t text_length(const char *text)
 {

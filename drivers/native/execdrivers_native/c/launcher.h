@@ -5,7 +5,7 @@
 #include "plan.h"
 #include "sys.h"
 
-/* -ffreestanding: gcc calls these for struct copies, so launcher.c has them. */
+/* freestanding.h has them. */
 void *memset(void *to, int byte, size_t n);
 void *memcpy(void *restrict to, const void *restrict from, size_t n);
 

@@ -341,16 +341,20 @@ int op_device(struct launcher *l, struct args *args)
     return tree < 0 ? tree : attach(tree, node);
 }
 
+/* What a kernel or a rootfs does not have needs no hiding. */
+static int unless_absent(int error)
+{
+    return error == -ENOENT || error == -ENOTDIR ? 0 : error;
+}
+
 int op_mask(struct launcher *l, struct args *args)
 {
     const char *path = arg_str(args, NULL);
     if (args->bad)
         return -EBADMSG;
     scoped_fd target = open_inside(l, path, O_PATH);
-    if (target == -ENOENT || target == -ENOTDIR)
-        return 0;
     if (target < 0)
-        return target;
+        return unless_absent(target);
     int mode = file_mode(target);
     if (mode < 0)
         return mode;
@@ -380,10 +384,8 @@ int op_readonly(struct launcher *l, struct args *args)
     if (args->bad)
         return -EBADMSG;
     scoped_fd target = open_inside(l, path, O_PATH);
-    if (target == -ENOENT || target == -ENOTDIR)
-        return 0;
     if (target < 0)
-        return target;
+        return unless_absent(target);
     scoped_fd tree = clone_tree(target, "", 1);
     if (tree < 0)
         return tree;

@@ -1,0 +1,24 @@
+/* What gcc expects of any C library, for programs without one: include it in one file of such a program. */
+#ifndef EXECDRIVERS_FREESTANDING_H
+#define EXECDRIVERS_FREESTANDING_H
+
+#include <stddef.h>
+
+void *memset(void *to, int byte, size_t n)
+{
+    unsigned char *p = to;
+    while (n--)
+        *p++ = (unsigned char)byte;
+    return to;
+}
+
+void *memcpy(void *restrict to, const void *restrict from, size_t n)
+{
+    unsigned char *p = to;
+    const unsigned char *q = from;
+    while (n--)
+        *p++ = *q++;
+    return to;
+}
+
+#endif
