@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Mapping
 
 import attrs
@@ -55,7 +54,7 @@ class Host:
 
 def look() -> Host:
     """The facts now."""
-    release = platform.release()
+    release = os.uname().release
     status = _status()
     cgroups = _cgroups()
     return Host(

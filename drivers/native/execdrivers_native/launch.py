@@ -147,6 +147,7 @@ def _step_error(step: Operation | None, number: int, detail: str) -> LaunchError
 
 
 _REMEDIES = {
+    ("propagation", errno.EINVAL): "the caller's root is no mount point (a chroot?): bind it onto itself and enter that",
     ("chdir", errno.ENOENT): "make the working directory in the rootfs, or set another cwd",
     ("chdir", errno.ENOTDIR): "set cwd to a directory",
     ("chdir", errno.EACCES): "the user may not enter the working directory: set another cwd or user",
