@@ -130,8 +130,9 @@ def _cgroups() -> set[str]:
     return found
 
 
-def _same_namespace(pid: int, kind: str) -> bool:
-    return os.readlink(f"/proc/{pid}/ns/{kind}") == os.readlink(f"/proc/self/ns/{kind}")
+def _is_in_first_namespace(pid: int, kind: str) -> bool:
+    # Those of pid 1, not ours: the tests may run in a container themselves.
+    return os.readlink(f"/proc/{pid}/ns/{kind}") == os.readlink(f"/proc/1/ns/{kind}")
 
 
 def _stat(pid: int) -> tuple[int, int, str]:
@@ -164,8 +165,9 @@ def _processes() -> dict[tuple[int, int], str]:
         if not ours and pid != 1 and top == 1:
             try:
                 root = os.stat(f"/proc/{above}/root")
-                contained = (root.st_dev, root.st_ino) != (os.stat("/").st_dev, os.stat("/").st_ino)
-                ours = contained or not all(_same_namespace(above, kind) for kind in ("pid", "mnt"))
+                own = os.stat("/proc/1/root")
+                contained = (root.st_dev, root.st_ino) != (own.st_dev, own.st_ino)
+                ours = contained or not all(_is_in_first_namespace(above, kind) for kind in ("pid", "mnt"))
             except OSError:
                 pass
         if ours:

@@ -124,7 +124,7 @@ def _ended_early(child: Child) -> LaunchError:
 
 def _clone_error(number: int) -> LaunchError:
     remedy = {
-        errno.EPERM: "run as root, or allow user namespaces (sysctl user.max_user_namespaces)",
+        errno.EPERM: "run as root, or allow user namespaces (sysctl user.max_user_namespaces; in a chroot there are none)",
         errno.ENOSPC: "a limit on nested or total namespaces is reached: raise /proc/sys/user/max_*_namespaces",
         errno.EAGAIN: "the limit on processes is reached (ulimit -u, pids cgroup)",
         errno.EUSERS: "user namespaces are nested too deep",
@@ -147,7 +147,10 @@ def _step_error(step: Operation | None, number: int, detail: str) -> LaunchError
 
 
 _REMEDIES = {
-    ("propagation", errno.EINVAL): "the caller's root is no mount point (a chroot?): bind it onto itself and enter that",
+    (
+        "propagation",
+        errno.EINVAL,
+    ): "the caller's root is no mount point (a chroot?): bind it onto itself and enter that",
     ("chdir", errno.ENOENT): "make the working directory in the rootfs, or set another cwd",
     ("chdir", errno.ENOTDIR): "set cwd to a directory",
     ("chdir", errno.EACCES): "the user may not enter the working directory: set another cwd or user",
