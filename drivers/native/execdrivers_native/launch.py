@@ -124,7 +124,7 @@ def _ended_early(child: Child) -> LaunchError:
 
 def _clone_error(number: int) -> LaunchError:
     remedy = {
-        errno.EPERM: "run as root, or allow user namespaces (sysctl user.max_user_namespaces; in a chroot there are none)",
+        errno.EPERM: "run as root, or allow user namespaces: sysctl user.max_user_namespaces (a chroot has none)",
         errno.ENOSPC: "a limit on nested or total namespaces is reached: raise /proc/sys/user/max_*_namespaces",
         errno.EAGAIN: "the limit on processes is reached (ulimit -u, pids cgroup)",
         errno.EUSERS: "user namespaces are nested too deep",
