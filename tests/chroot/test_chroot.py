@@ -403,8 +403,13 @@ def test_recovered_after_the_caller_was_killed(orphan: Path) -> None:
         pid = container.pid
         assert pid is not None
         assert container.state == "running"
-        session = {int(e.name) for e in Path("/proc").glob("[0-9]*") if _session(e) == pid}
-        assert len(session) == 2
+        session: set[int] = set()
+
+        def shell_and_child() -> bool:
+            session.update(int(e.name) for e in Path("/proc").glob("[0-9]*") if _session(e) == pid)
+            return len(session) == 2
+
+        until(shell_and_child)  # it may not have forked yet
         container.kill()
         container.wait(timeout=5)
         until(lambda: not any(map(alive, session)))
