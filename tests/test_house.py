@@ -136,7 +136,7 @@ def test_command_line_page_has_every_option() -> None:
         return set(re.findall(r"^ +(?:-\w, )?(--[\w-]+)", text, re.MULTILINE))
 
     helps = [
-        subprocess.run([sys.executable, "-m", "execdrivers.cli", *words, "--help"], capture_output=True, text=True)
+        subprocess.run([sys.executable, "-m", "execdrivers", *words, "--help"], capture_output=True, text=True)
         for words in [[], *([command] for command in COMMANDS)]
     ]
     in_help = set().union(*(options(done.stdout) for done in helps))

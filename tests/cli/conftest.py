@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-PROGRAM = (sys.executable, "-m", "execdrivers.cli")
+PROGRAM = (sys.executable, "-m", "execdrivers")
 
 
 class Cli:

@@ -174,7 +174,7 @@ def test_help_imports_no_engine() -> None:
 
 def test_a_reader_that_goes_away_early() -> None:
     result = subprocess.run(
-        ["sh", "-c", '"$0" -m execdrivers.cli run --help | true', sys.executable], capture_output=True, text=True
+        ["sh", "-c", '"$0" -m execdrivers run --help | true', sys.executable], capture_output=True, text=True
     )
     assert result.stderr == ""
 

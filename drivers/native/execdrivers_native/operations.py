@@ -146,7 +146,6 @@ _SCHEMA: dict[str, tuple[int, str]] = {
         lib.ED_OP_SET_ATTRIBUTES,
         "destination:str recursive:bool set:attrs clear:clear propagation:propagation",
     ),
-    "mkdir": (lib.ED_OP_MKDIR, "destination:str mode:mode"),
     "symlink": (lib.ED_OP_SYMLINK, "target:str destination:str"),
     "device": (lib.ED_OP_DEVICE, "destination:str mode:mode major:int minor:int uid:int gid:int"),
     "mask": (lib.ED_OP_MASK, "destination:str"),

@@ -17,14 +17,9 @@ from execdrivers.errors import SpecError
 if TYPE_CHECKING:
     from execdrivers.spec import ContainerSpec, Mount
 
-__all__ = ["check", "default_mounts", "may_create", "resolve_user"]
+__all__ = ["check", "default_mounts", "resolve_user"]
 
 _MAX_LINKS = 40  # as the kernel's own limit
-
-
-def may_create(spec: ContainerSpec) -> bool:
-    """Whether missing mount destinations may be made: never on the host's own root."""
-    return spec.rootfs is not None or spec.ephemeral
 
 
 def default_mounts(spec: ContainerSpec) -> list[Mount]:
@@ -89,7 +84,7 @@ def _check_destination(spec: ContainerSpec, mount: Mount, field: str, before: Se
         return  # it lies on another mount; what the rootfs has there is not seen
     root = spec.rootfs or "/"
     found = _walk(root, mount.destination, field)
-    if not found and not may_create(spec):
+    if not found and spec.rootfs is None and not spec.ephemeral:
         raise SpecError(
             field,
             mount.destination,

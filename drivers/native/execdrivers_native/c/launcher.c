@@ -135,7 +135,6 @@ static operation *const operations[] = {
     [ED_OP_MOUNT] = op_mount,
     [ED_OP_BIND] = op_bind,
     [ED_OP_SET_ATTRIBUTES] = op_set_attributes,
-    [ED_OP_MKDIR] = op_mkdir,
     [ED_OP_SYMLINK] = op_symlink,
     [ED_OP_DEVICE] = op_device,
     [ED_OP_MASK] = op_mask,

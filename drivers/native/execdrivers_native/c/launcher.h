@@ -38,7 +38,6 @@ int op_root_overlay(struct launcher *l, struct args *args);
 int op_mount(struct launcher *l, struct args *args);
 int op_bind(struct launcher *l, struct args *args);
 int op_set_attributes(struct launcher *l, struct args *args);
-int op_mkdir(struct launcher *l, struct args *args);
 int op_symlink(struct launcher *l, struct args *args);
 int op_device(struct launcher *l, struct args *args);
 int op_mask(struct launcher *l, struct args *args);

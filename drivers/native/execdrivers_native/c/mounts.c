@@ -289,19 +289,6 @@ int op_set_attributes(struct launcher *l, struct args *args)
     return mount < 0 ? mount : set_attributes(mount, recursive, set, clear, propagation);
 }
 
-int op_mkdir(struct launcher *l, struct args *args)
-{
-    const char *path = arg_str(args, NULL), *name;
-    uint64_t mode = arg_int(args);
-    if (args->bad)
-        return -EBADMSG;
-    scoped_fd parent = open_parent(l, path, &name);
-    if (parent < 0)
-        return parent;
-    long result = sys3(__NR_mkdirat, parent, name, mode);
-    return result == -EEXIST ? 0 : (int)result;
-}
-
 int op_symlink(struct launcher *l, struct args *args)
 {
     const char *target = arg_str(args, NULL), *path = arg_str(args, NULL), *name;
@@ -326,15 +313,16 @@ int op_device(struct launcher *l, struct args *args)
     if (parent < 0)
         return parent;
     sys3(__NR_unlinkat, parent, name, 0);
+    /* By the umask and not by a chmod afterwards, which would follow what has taken the node's place meanwhile. */
+    long umask = sys1(__NR_umask, 0);
     long result = sys4(__NR_mknodat, parent, name, mode, DEV(major, minor));
+    sys1(__NR_umask, umask);
     if (result < 0)
         return (int)result;
     scoped_fd node = (int)sys4(__NR_openat, parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
     if (node < 0)
         return node;
     result = sys5(__NR_fchownat, node, "", uid, gid, AT_EMPTY_PATH);
-    if (result >= 0) /* the umask has cut the mode of mknod; fchmodat cannot take an O_PATH descriptor */
-        result = sys3(__NR_fchmodat, parent, name, mode & 07777);
     if (result < 0)
         return (int)result;
     scoped_fd tree = clone_tree(node, "", 0);

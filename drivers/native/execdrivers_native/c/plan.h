@@ -27,7 +27,6 @@ enum ed_op {
     ED_OP_MOUNT,         /* type, source, destination, set, options */
     ED_OP_BIND,          /* source, destination, recursive, set, clear, recursive set, recursive clear, propagation */
     ED_OP_SET_ATTRIBUTES,/* destination, recursive, set, clear, propagation */
-    ED_OP_MKDIR,         /* destination, mode */
     ED_OP_SYMLINK,       /* target, destination */
     ED_OP_DEVICE,        /* destination, mode with type, major, minor, uid, gid */
     ED_OP_MASK,          /* destination: reads as empty; absent is fine */

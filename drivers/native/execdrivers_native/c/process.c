@@ -7,7 +7,6 @@
 #include <linux/fcntl.h>
 #include <linux/mount.h>
 #include <linux/prctl.h>
-#include <linux/securebits.h>
 
 #define MAX_GROUPS 65536
 
