@@ -2,4 +2,4 @@
 
 from setuptools import setup
 
-setup(cffi_modules=["drivers/native/build_native.py:ffibuilder"])
+setup(cffi_modules=["src/build_launcher.py:ffibuilder"])

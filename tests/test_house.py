@@ -22,12 +22,14 @@ DOCS = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md"])
 
 #: The modules of the core that a driver may import.
 PUBLIC = {
+    "cgroups",
     "defaults",
     "driver",
     "errors",
     "exit",
     "features",
     "hookspecs",
+    "launcher",
     "pidfd",
     "spec",
     "units",
@@ -193,7 +195,7 @@ def test_wheel_built_from_sdist_is_complete(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     assert "-cp310-abi3-linux_" in wheel.name
     names = set(zipfile.ZipFile(wheel).namelist())
-    expected = {"execdrivers_native/_native.abi3.so"}
+    expected = {"execdrivers/launcher/_launcher.abi3.so"}
     for root in ("src", "drivers/native", "drivers/chroot"):
         for package in (ROOT / root).glob("execdrivers*"):
             if package.suffix != ".egg-info":

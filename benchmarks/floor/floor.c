@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../../drivers/native/execdrivers_native/c/sys.h"
+#include "../../src/execdrivers/launcher/c/sys.h"
 
 __attribute__((noreturn, noinline)) static void child(int launcher, char **argv)
 {

@@ -1,8 +1,8 @@
 /* The floor's launcher: what the native driver makes for a default container, hard-coded, as fast as we can write it.
  *
  * argv[1] is the rootfs, the rest the command. No plan, no messages, no error reporting but an exit code. */
-#include "../../drivers/native/execdrivers_native/c/freestanding.h"
-#include "../../drivers/native/execdrivers_native/c/sys.h"
+#include "../../src/execdrivers/launcher/c/freestanding.h"
+#include "../../src/execdrivers/launcher/c/sys.h"
 
 #include <linux/capability.h>
 #include <linux/if.h>

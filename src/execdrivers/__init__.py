@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from execdrivers.driver import INTERFACE_VERSION as INTERFACE_VERSION
     from execdrivers.driver import CreateRequest as CreateRequest
     from execdrivers.driver import Driver as Driver
+    from execdrivers.driver import ExecRequest as ExecRequest
     from execdrivers.driver import Handle as Handle
     from execdrivers.driver import Plan as Plan
     from execdrivers.driver import Probe as Probe
     from execdrivers.driver import Problem as Problem
+    from execdrivers.driver import ProcessHandle as ProcessHandle
     from execdrivers.driver import Stdio as Stdio
     from execdrivers.driver import Step as Step
     from execdrivers.engine import CompletedContainer as CompletedContainer
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from execdrivers.errors import ExecDriverError as ExecDriverError
     from execdrivers.errors import InvalidState as InvalidState
     from execdrivers.errors import LaunchError as LaunchError
+    from execdrivers.errors import OperationError as OperationError
     from execdrivers.errors import PluginError as PluginError
     from execdrivers.errors import SpecError as SpecError
     from execdrivers.errors import StoreError as StoreError
@@ -67,11 +70,12 @@ _HOME = {
     name: module
     for module, names in {
         "container": "Container",
-        "driver": "INTERFACE_VERSION CreateRequest Driver Handle Plan Probe Problem Step Stdio",
+        "driver": "INTERFACE_VERSION CreateRequest Driver ExecRequest Handle Plan Probe Problem ProcessHandle Step "
+        "Stdio",
         "engine": "CompletedContainer Engine run",
         "errors": "CommandNotExecutable CommandNotFound ContainerError ContainerExists ContainerNotFound "
-        "ContainerTimeout DriverUnavailable ExecDriverError InvalidState LaunchError PluginError SpecError StoreError "
-        "UnknownDriver UnsupportedFeature VetoError",
+        "ContainerTimeout DriverUnavailable ExecDriverError InvalidState LaunchError OperationError PluginError "
+        "SpecError StoreError UnknownDriver UnsupportedFeature VetoError",
         "events": "Event",
         "exit": "Exit",
         "hookspecs": "hookimpl",

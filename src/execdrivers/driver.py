@@ -19,12 +19,24 @@ from execdrivers.errors import UnsupportedFeature
 from execdrivers.exit import Exit
 
 if TYPE_CHECKING:
-    from execdrivers.spec import ContainerSpec
+    from execdrivers.spec import ContainerSpec, Resources
 
-__all__ = ["INTERFACE_VERSION", "CreateRequest", "Driver", "Handle", "Plan", "Probe", "Problem", "Stdio", "Step"]
+__all__ = [
+    "INTERFACE_VERSION",
+    "CreateRequest",
+    "Driver",
+    "ExecRequest",
+    "Handle",
+    "Plan",
+    "Probe",
+    "Problem",
+    "ProcessHandle",
+    "Stdio",
+    "Step",
+]
 
 #: (major, minor). A plugin of another major version is refused; a higher minor only adds.
-INTERFACE_VERSION: tuple[int, int] = (1, 0)
+INTERFACE_VERSION: tuple[int, int] = (1, 1)
 
 
 @attrs.frozen
@@ -118,6 +130,21 @@ class CreateRequest:
     directory: str
 
 
+@attrs.frozen(kw_only=True)
+class ExecRequest:
+    """All that `Handle.exec` is given: one more process for a running container.
+
+    ``spec`` is the container's own with what concerns the process (``args``, ``env``, ``cwd``, ``user``, ``tty``,
+    ``capabilities`` …) as asked for; what concerns the container in it is in force already. ``id`` is unique among the
+    processes of the container. ``directory`` is the container's own, as in `CreateRequest`.
+    """
+
+    id: str
+    spec: ContainerSpec
+    stdio: Stdio
+    directory: str
+
+
 class Driver(abc.ABC):
     """A way to contain a process. One instance serves all threads of a program."""
 
@@ -156,31 +183,45 @@ class Driver(abc.ABC):
         """
 
 
-class Handle(abc.ABC):
-    """A driver's hold on one container. Methods may be called from any thread, but the engine serialises them."""
+class ProcessHandle(abc.ABC):
+    """A driver's hold on one process in a container: the first (`Handle`), or one that `Handle.exec` has started."""
 
-    #: Pid of the first process as the host sees it; None once it has ended.
+    #: Pid as the host sees it; None once it has ended.
     pid: int | None
-    #: Readable (poll(2)) when the first process has ended; a pidfd where there is one. -1 when there is none left.
+    #: Readable (poll(2)) when the process has ended; a pidfd where there is one. -1 when there is none left.
     exit_fd: int
-    #: Master side of the container's terminal when the spec asked for a tty, else None. The engine closes it.
+    #: Master side of the process's terminal when the spec asked for a tty, else None. The engine closes it.
     terminal: int | None = None
+
+    @abc.abstractmethod
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process. Raises ProcessLookupError when it has ended."""
+
+    @abc.abstractmethod
+    def exit(self) -> Exit:
+        """How it ended; called once `exit_fd` is readable. Does not block."""
+
+    def close(self) -> None:
+        """Let go of the handle's descriptors; the process, once started, lives on. May be called twice."""
+        if self.exit_fd >= 0:
+            os.close(self.exit_fd)
+            self.exit_fd = -1
+
+
+class Handle(ProcessHandle):
+    """A driver's hold on one container. Methods may be called from any thread, but the engine serialises them.
+
+    ``pid``, ``exit_fd``, ``terminal``, `signal` and `exit` are about its first process; `exit` comes before `delete`.
+    `close` is called instead of `delete` where the container is to live on without this program.
+    """
 
     @abc.abstractmethod
     def start(self) -> None:
         """Execute the command. Raises `LaunchError` (`CommandNotFound`, `CommandNotExecutable`) when that fails."""
 
     @abc.abstractmethod
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the first process. Raises ProcessLookupError when it has ended."""
-
-    @abc.abstractmethod
     def kill(self) -> None:
-        """Kill every process of the container. No error when there is none."""
-
-    @abc.abstractmethod
-    def exit(self) -> Exit:
-        """How it ended; called once `exit_fd` is readable, before `delete`. Does not block."""
+        """Kill every process of the container, paused or not. No error when there is none."""
 
     @abc.abstractmethod
     def delete(self) -> None:
@@ -188,12 +229,6 @@ class Handle(abc.ABC):
 
         May be called in any state and more than once.
         """
-
-    def close(self) -> None:
-        """Let go of the handle's descriptors; the container, once started, lives on. Called instead of `delete`."""
-        if self.exit_fd >= 0:
-            os.close(self.exit_fd)
-            self.exit_fd = -1
 
     @abc.abstractmethod
     def state(self) -> Mapping[str, Any]:
@@ -206,6 +241,29 @@ class Handle(abc.ABC):
     def pids(self) -> Sequence[int]:
         """The host's pids of all processes in the container (feature ``pids``)."""
         raise self._unsupported("pids")
+
+    def exec(self, request: ExecRequest) -> ProcessHandle:
+        """Run one more process in the container (feature ``exec``); it ends with the container at the latest.
+
+        Called while the container runs. Raises `LaunchError` (`CommandNotFound`, `CommandNotExecutable`) when the
+        process cannot be brought to execute its command; nothing is left then.
+        """
+        raise self._unsupported("exec")
+
+    def pause(self) -> None:
+        """Freeze every process of the container; on return they stand still (feature ``pause``)."""
+        raise self._unsupported("pause")
+
+    def resume(self) -> None:
+        """Let a paused container go on (feature ``pause``). No error when it is not paused."""
+        raise self._unsupported("pause")
+
+    def update(self, resources: Resources) -> None:
+        """Set the limits that ``resources`` gives; those it leaves unset stay (feature ``update``).
+
+        Raises `OperationError` with the kernel's reason when one is refused; `pause` and `resume` do so too.
+        """
+        raise self._unsupported("update")
 
     def _unsupported(self, feature: str, alternatives: Iterable[str] = ()) -> UnsupportedFeature:
         return UnsupportedFeature(type(self).__name__, feature, "", alternatives=alternatives)

@@ -24,6 +24,7 @@ __all__ = [
     "ExecDriverError",
     "InvalidState",
     "LaunchError",
+    "OperationError",
     "PluginError",
     "SpecError",
     "StoreError",
@@ -185,6 +186,15 @@ class CommandNotExecutable(LaunchError, PermissionError):
     """The command exists in the container but cannot be executed: exit status 126."""
 
     exit_code = 126
+
+
+class OperationError(ExecDriverError, OSError):
+    """A live container could not be paused, resumed or updated; it runs on. ``errno`` is the kernel's (0: none)."""
+
+    def __init__(self, message: str, *, operation: str, errno: int = 0, path: str = "", remedy: str = "") -> None:
+        ExecDriverError.__init__(self, message, remedy=remedy)
+        self.operation = operation
+        self.errno, self.strerror, self.filename = errno, os.strerror(errno) if errno else None, path or None
 
 
 class _Finished(ExecDriverError):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
-import re
 from pathlib import Path
 
 import attrs
@@ -13,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from execdrivers import ContainerSpec, SpecError
-from execdrivers_native import _native, compile, host, operations
-
-HEADER = Path(operations.__file__).parent / "c" / "plan.h"
+from execdrivers.cgroups import Layout
+from execdrivers.launcher import operations
+from execdrivers_native import compile, host
 
 ROOT = attrs.evolve(host.look(), uid=0, gid=0, capabilities=(1 << 41) - 1, bounding=(1 << 41) - 1)
 ORDINARY = attrs.evolve(ROOT, uid=1234, gid=1234, capabilities=0)
@@ -27,19 +24,6 @@ def spec(rootfs: Path | None, **fields: object) -> ContainerSpec:
 
 def names(compiled: compile.NativePlan) -> list[str]:
     return [item.name for item in compiled.operations]
-
-
-def test_schema_and_header_name_the_same_operations() -> None:
-    in_header = set(re.findall(r"ED_OP_([A-Z_]+)", HEADER.read_text()))
-    assert {name.upper() for name in operations._SCHEMA} == in_header
-
-
-def test_schema_and_header_name_the_same_number_of_arguments() -> None:
-    for name, (_, fields) in operations._SCHEMA.items():
-        comment = re.search(rf"ED_OP_{name.upper()}\b.*?/\* (.*?) \*/", HEADER.read_text(), re.S)
-        if comment and fields:
-            listed = comment[1].split(":")[0].split(",")
-            assert len(listed) == len(fields.split()), name
 
 
 def test_plan_is_the_same_twice(rootfs: Path) -> None:
@@ -87,11 +71,11 @@ def test_resources_on_both_cgroup_versions(
 ) -> None:
     controllers = ("memory", "pids", "cpu", "cpuset")
     layout = (
-        host.CgroupLayout({name: f"/cg/{name}" for name in controllers}, "", frozenset())
+        Layout({name: f"/cg/{name}" for name in controllers}, "", frozenset(), swap=True)
         if version == 1
-        else host.CgroupLayout({}, "/cg", frozenset(controllers))
+        else Layout({}, "/cg", frozenset(controllers), swap=True)
     )
-    facts = attrs.evolve(ROOT, cgroups=layout, swap_accounting=True)
+    facts = attrs.evolve(ROOT, cgroups=layout)
     compiled = compile.compile(spec(rootfs, **fields), "box", facts)
     assert [value for cgroup in compiled.cgroups for value in cgroup.values] == expected
 
@@ -135,65 +119,6 @@ def test_any_text_survives_the_encoding(args: list[str], env: dict[str, str]) ->
     plan = operations.encode(compiled.operations)
     for text in (*args, *(f"{key}={value}" for key, value in env.items())):
         assert text.encode() + b"\0" in plan
-
-
-def _run_plan(plan: bytes) -> tuple[int, int]:
-    """Hand raw bytes to the launcher, without namespaces: kind and error of what it says."""
-    ffi, lib = _native.ffi, _native.lib
-    launcher = lib.ed_launcher(lib.ed_launcher_image, lib.ed_launcher_size)
-    child, message, fd = ffi.new("struct ed_child *"), ffi.new("struct ed_message *"), ffi.new("int *")
-    null = os.open("/dev/null", os.O_RDWR)
-    try:
-        assert (
-            lib.ed_spawn(launcher, ffi.from_buffer(plan), len(plan), 0, -1, ffi.new("int[3]", [null] * 3), 0, child)
-            == 0
-        )
-        received = lib.ed_receive(child.control, message, fd)
-        os.close(child.control)
-        result = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
-        os.close(child.pidfd)
-    finally:
-        os.close(null)
-        os.close(launcher)
-    assert result is not None
-    assert result.si_code == os.CLD_EXITED, f"launcher was killed by signal {result.si_status}"
-    return (int(message.kind), int(message.error)) if received > 0 else (0, 0)
-
-
-def _harmless() -> bytes:
-    """A plan whose operations change nothing but the launcher itself, and end in a failing exec."""
-    op = operations.operation
-    return operations.encode(
-        [
-            op("umask", 0o22),
-            op("chdir", "/"),
-            op("rlimit", 7, 256, 256),
-            op("no_new_privileges"),
-            op("exec", 0, ("/nonexistent/a", "/nonexistent/b"), ("a", "b"), ("X=1",)),
-        ]
-    )
-
-
-def test_launcher_refuses_damaged_plans_without_dying() -> None:
-    plan = _harmless()
-    assert _run_plan(plan)[1] == 2  # ENOENT: well-formed, executed up to the exec
-    damaged = random.Random(7)
-    for length in range(1, len(plan), 5):
-        assert _run_plan(plan[:length])[0] == _native.lib.ED_FAILED
-    for _ in range(150):
-        mutant = bytearray(plan)
-        # The header's length must fit, else nothing behind it is looked at; codes stay, so that nothing real is done.
-        at = damaged.choice([i for i in range(16, len(plan)) if i not in _codes(plan)])
-        mutant[at] = damaged.randrange(256)
-        assert _run_plan(bytes(mutant))[0] == _native.lib.ED_FAILED
-
-
-def _codes(plan: bytes) -> set[int]:
-    at, found = 16, set()
-    while at < len(plan):
-        found |= set(range(at, at + 4))
-        at += 8 + int.from_bytes(plan[at + 4 : at + 8], "little")
-    return found
 
 
 def test_rootfs_must_have_the_directories_of_the_default_mounts(tmp_path: Path) -> None:

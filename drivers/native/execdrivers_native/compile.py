@@ -7,17 +7,18 @@ file system can tell (does the rootfs exist, who is "www-data") is asked of root
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from execdrivers import defaults
+from execdrivers import cgroups, defaults
 from execdrivers.driver import Plan, Step
-from execdrivers.spec import Capabilities, CapabilitySets, Mount
-from execdrivers_native import cgroups, filesystems, rootfs
+from execdrivers.launcher import Operation, operation, process_operations
+from execdrivers.launcher.operations import NAMESPACE_FLAGS
+from execdrivers.launcher.process import capability_sets
+from execdrivers.spec import Mount
+from execdrivers_native import filesystems, rootfs
 from execdrivers_native.host import Host
-from execdrivers_native.operations import NAMESPACE_FLAGS, Operation, operation
 
 if TYPE_CHECKING:
     from execdrivers.spec import ContainerSpec
@@ -29,12 +30,6 @@ __all__ = ["NativePlan", "compile"]
 _DEFAULT_NAMESPACES = ("pid", "mount", "uts", "ipc", "network", "cgroup")
 #: Who runs when no rootfs is given and no user: nobody, as every distribution numbers it.
 _NOBODY = "65534:65534"
-_RLIMITS = {
-    name: number
-    for number, name in enumerate(
-        "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME".split()
-    )
-}
 
 
 @attrs.frozen
@@ -78,7 +73,7 @@ class _Compiler:
         self.rootless = not host.privileged
         self.user = self._user()
         self.namespaces = self._namespaces()
-        self.capabilities = _capability_sets(spec.capabilities)
+        self.capabilities = capability_sets(spec.capabilities, root=self.user.uid == 0)
         #: Devices made by an allowed mknod(2) stay dead, unless the container may remount as it likes anyway.
         self.nodev = "CAP_SYS_ADMIN" not in self.capabilities.bounding
         self.mounts = self._mounts()
@@ -86,7 +81,6 @@ class _Compiler:
             spec.resources,
             id,
             host.cgroups,
-            swap=host.swap_accounting,
             track="pid" not in self.namespaces,
             show=any(mount.type == "cgroup" for mount in self.mounts),
         )
@@ -106,10 +100,7 @@ class _Compiler:
             *self._file_systems(),
             *self._hidden_paths(),
             operation("pivot"),
-            *self._console(),
-            *self._limits(),  # late: they hold for the launcher too
-            *self._credentials(),
-            operation("exec", int(self.spec.init), self._candidates(), self.spec.args, self._environment()),
+            *self._process(),
         ]
         return NativePlan(
             cgroups=self.cgroups,
@@ -133,19 +124,6 @@ class _Compiler:
             asked["network"] = "host"
         kinds = [name for name in _DEFAULT_NAMESPACES if asked.get(name, "private") != "host"]
         return (*(("user",) if self.rootless else ()), *kinds)
-
-    def _environment(self) -> tuple[str, ...]:
-        # The host's home directories are not writable here; /tmp is the container's own.
-        home = "/tmp" if self.spec.rootfs is None else self.user.home
-        environment = defaults.environment(self.spec, home, self.spec.hostname or self.id)
-        return tuple(f"{key}={value}" for key, value in environment.items())
-
-    def _candidates(self) -> tuple[str, ...]:
-        command = self.spec.args[0]
-        if "/" in command:
-            return (command,)
-        path = dict(self.spec.env).get("PATH", defaults.PATH)
-        return tuple(f"{directory or '.'}/{command}" for directory in path.split(":"))
 
     # --- the process's surroundings
 
@@ -234,29 +212,17 @@ class _Compiler:
 
     # --- the process itself
 
-    def _console(self) -> Iterator[Operation]:
-        if self.spec.tty:
-            rows, columns = self.spec.console_size or (0, 0)
-            yield operation("console", rows, columns, self.user.uid)
-
-    def _limits(self) -> Iterator[Operation]:
-        for name, limit in self.spec.rlimits.items():
-            yield operation("rlimit", _RLIMITS[name.removeprefix("RLIMIT_")], limit.soft, limit.hard)
-
-    def _credentials(self) -> Iterator[Operation]:
-        spec, caps, user = self.spec, self.capabilities, self.user
-        yield operation("bounding", _available(caps.bounding, self.host.bounding))
-        # In a user namespace of one id setgroups(2) is denied, and the ids are mapped as wanted already.
-        yield operation("identity", user.uid, user.gid, int(not self.rootless), () if self.rootless else user.groups)
-        if spec.umask is not None:
-            yield operation("umask", spec.umask)
-        # As the user, before capabilities go: a directory that only root may enter is entered by root alone.
-        yield operation("chdir", spec.cwd or "/")
-        sets = (caps.effective, caps.permitted, caps.inheritable, caps.ambient)
-        yield operation("capabilities", *(_available(names, self.host.bounding) for names in sets))
-        if spec.no_new_privileges is not False:
-            yield operation("no_new_privileges")
-        yield operation("ready")
+    def _process(self) -> Iterator[Operation]:
+        # The host's home directories are not writable here; /tmp is the container's own.
+        home = "/tmp" if self.spec.rootfs is None else self.user.home
+        return process_operations(
+            self.spec,
+            self.user,
+            defaults.environment(self.spec, home, self.spec.hostname or self.id),
+            available=self.host.bounding,
+            # In a user namespace of one id setgroups(2) is denied, and the ids are mapped as wanted already.
+            set_groups=not self.rootless,
+        )
 
     def _guarantees(self) -> Mapping[str, Any]:
         spec = self.spec
@@ -272,15 +238,3 @@ class _Compiler:
             "apparmor": None,
             "cgroups": {f"{c.path}/{name}": value for c in self.cgroups for name, value in c.values},
         }
-
-
-@lru_cache(maxsize=64)
-def _capability_sets(capabilities: Capabilities | None) -> CapabilitySets:
-    return (capabilities or Capabilities()).resolve()
-
-
-@lru_cache(maxsize=256)
-def _available(names: tuple[str, ...], bounding: int) -> tuple[str, ...]:
-    """Those capabilities, in the kernel's order, that the caller has to give."""
-    numbers = defaults.ALL_CAPABILITIES
-    return tuple(name for name in numbers if name in names and bounding >> numbers[name] & 1)

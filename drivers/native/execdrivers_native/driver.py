@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from execdrivers import __version__, pidfd
-from execdrivers.driver import CreateRequest, Driver, Plan, Probe, Problem
+from execdrivers import __version__, cgroups, pidfd
+from execdrivers.cgroups import CgroupDir
+from execdrivers.driver import CreateRequest, Driver, Plan, Probe, Problem, Stdio
 from execdrivers.errors import SpecError
-from execdrivers_native import cgroups, host, launch
-from execdrivers_native.cgroups import CgroupDir
-from execdrivers_native.compile import compile
+from execdrivers.launcher import Launch, Started, spawn_launcher
+from execdrivers_native import host
+from execdrivers_native.compile import NativePlan, compile
 from execdrivers_native.handle import NativeHandle
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class NativeDriver(Driver):
             missing["namespace.host.pid"] = _NEEDS_ROOT
         for feature, controller in _CONTROLLERS.items():
             problem = self._cgroup_problem(controller)
-            if feature == "cgroup.swap" and not problem and not facts.swap_accounting:
+            if feature == "cgroup.swap" and not problem and not facts.cgroups.swap:
                 problem = Problem("the kernel does not account for swap", "boot with swapaccount=1")
             if problem:
                 missing[feature] = problem
@@ -88,7 +89,7 @@ class NativeDriver(Driver):
             problems=tuple(problems),
             facts={
                 "kernel": facts.release,
-                "cgroups": "v1" if not facts.cgroups.v2 else "hybrid" if facts.cgroups.v1 else "v2",
+                "cgroups": facts.cgroups.kind,
                 "rootless": not facts.privileged,
             },
         )
@@ -97,7 +98,7 @@ class NativeDriver(Driver):
         layout = self.host.cgroups
         if not self.host.privileged:
             return Problem("without privilege no cgroup can be made", "run as root")
-        if not layout.has(controller):
+        if not layout.version(controller):
             return Problem(
                 f"no cgroup hierarchy has the controller {controller}", "mount it, or enable it in the kernel"
             )
@@ -127,34 +128,32 @@ class NativeDriver(Driver):
     def create(self, request: CreateRequest) -> NativeHandle:
         self._check_capabilities(request.spec)
         compiled = compile(request.spec, request.id, self.host)
-        made = cgroups.create(compiled.cgroups)
-        unified = -1
+        launch = Launch(compiled.operations)
+        made: tuple[CgroupDir, ...] = ()
         try:
-            for cgroup in made:
-                if cgroup.version == 2:
-                    unified = os.open(cgroup.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            child = launch.spawn(
-                compiled.operations,
-                compiled.clone_flags,
-                unified,
-                request.stdio,
-                keep_capabilities="user" in compiled.namespaces,
-            )
+            made = cgroups.create(compiled.cgroups)
+            child = _spawn(launch, compiled, made, request.stdio)
         except BaseException:
+            launch.close()
             cgroups.remove(made)
             raise
-        finally:
-            if unified >= 0:
-                os.close(unified)
-        return NativeHandle(
+        handle = NativeHandle(
             pid=child.pid,
             exit_fd=child.pidfd,
             start_time=pidfd.start_time(child.pid),
             own_pids="pid" in compiled.namespaces,
             made=made,
             guarantees=compiled.guarantees,
-            child=child,
+            launch=launch,
         )
+        try:
+            launch.started()
+            launch.ready()
+            handle.terminal = launch.terminal
+        except BaseException:
+            handle.delete()
+            raise
+        return handle
 
     def _check_capabilities(self, spec: ContainerSpec) -> None:
         """What is asked for by name must be ours to give; of "ALL" it is what there is."""
@@ -174,17 +173,7 @@ class NativeDriver(Driver):
 
     def recover(self, id: str, state: Mapping[str, Any], directory: str) -> NativeHandle:
         fd = pidfd.open_checked(state["pid"], state["start_time"]) if state["pid"] else None
-        made = [
-            CgroupDir(
-                mount_point=c["mount_point"],
-                name=c["name"],
-                controllers=tuple(c["controllers"]),
-                version=c["version"],
-                values=tuple((name, value) for name, value in c["values"]),
-                inode=c["inode"],
-            )
-            for c in state["cgroups"]
-        ]
+        made = [CgroupDir.from_dict(data) for data in state["cgroups"]]
         handle = NativeHandle(
             pid=state["pid"],
             exit_fd=-1 if fd is None else fd,
@@ -196,3 +185,15 @@ class NativeDriver(Driver):
         if fd is None:
             handle.pid = None
         return handle
+
+
+def _spawn(launch: Launch, compiled: NativePlan, made: Sequence[CgroupDir], stdio: Stdio) -> Started:
+    """Start the launcher in its namespaces and, on v2, its cgroup."""
+    flags, rootless = compiled.clone_flags, "user" in compiled.namespaces
+    unified = next((cgroup.path for cgroup in made if cgroup.version == 2), None)
+    fd = os.open(unified, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if unified else -1
+    try:
+        return spawn_launcher(launch, stdio, flags=flags, cgroup=fd, keep_capabilities=rootless)
+    finally:
+        if fd >= 0:
+            os.close(fd)

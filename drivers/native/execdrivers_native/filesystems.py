@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from execdrivers import defaults
+from execdrivers.cgroups import CgroupDir
+from execdrivers.launcher import Operation, operation
+from execdrivers.launcher.operations import MOUNT_ATTRIBUTES
 from execdrivers.spec import Device, Mount
-from execdrivers_native.cgroups import CgroupDir
-from execdrivers_native.operations import MOUNT_ATTRIBUTES, Operation, operation
 
 __all__ = ["HOST_ROOT_MOUNTS", "cgroup_mounts", "device", "hidden_paths", "mount", "standard_devices"]
 

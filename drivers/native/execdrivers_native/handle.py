@@ -11,11 +11,11 @@ from typing import Any
 
 import attrs
 
-from execdrivers import pidfd
+from execdrivers import cgroups, pidfd
+from execdrivers.cgroups import CgroupDir
 from execdrivers.driver import Handle
 from execdrivers.exit import Exit
-from execdrivers_native import cgroups, launch
-from execdrivers_native.cgroups import CgroupDir
+from execdrivers.launcher import Launch
 
 __all__ = ["NativeHandle"]
 
@@ -32,20 +32,19 @@ class NativeHandle(Handle):
         own_pids: bool,
         made: Sequence[CgroupDir],
         guarantees: Mapping[str, Any],
-        child: launch.Child | None = None,
+        launch: Launch | None = None,
     ) -> None:
         self.pid: int | None = pid
         self.exit_fd = exit_fd
-        self.terminal = child.terminal if child else None
         self._start_time = start_time
         self._own_pids = own_pids
         self._cgroups = tuple(made)
         self._guarantees = guarantees
-        self._child = child
+        self._launch = launch
 
     def start(self) -> None:
-        assert self._child is not None
-        launch.go(self._child)
+        assert self._launch is not None
+        self._launch.go()
 
     def signal(self, number: signal.Signals) -> None:
         if self.exit_fd < 0:
@@ -62,7 +61,7 @@ class NativeHandle(Handle):
     def exit(self) -> Exit:
         oom_kills = cgroups.oom_kills(self._cgroups)
         status = pidfd.wait_status(self.exit_fd)
-        reported = launch.receive_exit(self._child) if self._child else None
+        reported = self._launch.exit_status() if self._launch else None
         self.pid = None
         if reported is not None:
             status = reported
@@ -72,9 +71,8 @@ class NativeHandle(Handle):
 
     def close(self) -> None:
         super().close()
-        if self._child is not None:
-            os.close(self._child.control)
-            self._child = None
+        if self._launch is not None:
+            self._launch.close()
 
     def delete(self) -> None:
         self.kill()

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 import attrs
 
-__all__ = ["MINIMUM_KERNEL", "CgroupLayout", "Host", "look"]
+from execdrivers.cgroups import Layout
+from execdrivers.cgroups import look as look_at_cgroups
+
+__all__ = ["MINIMUM_KERNEL", "Host", "look"]
 
 #: mount_setattr(2) came with 5.12; clone3, openat2, close_range and the mount descriptors are older.
 MINIMUM_KERNEL = (5, 12)
 
 _CAP_SETUID, _CAP_SYS_ADMIN = 7, 21
-
-
-@attrs.frozen
-class CgroupLayout:
-    """Where cgroups are: ``v1`` maps a controller to its hierarchy's mount point, ``v2`` is the unified one's (or "").
-
-    ``v2_controllers`` are those the unified hierarchy's root offers. A hybrid host has both.
-    """
-
-    v1: Mapping[str, str]
-    v2: str
-    v2_controllers: frozenset[str]
-
-    def has(self, controller: str) -> bool:
-        """Whether some hierarchy has this controller."""
-        return controller in self.v1 or controller in self.v2_controllers
 
 
 @attrs.frozen
@@ -42,8 +28,7 @@ class Host:
     capabilities: int  # effective, as a mask
     bounding: int
     user_namespaces: bool
-    swap_accounting: bool
-    cgroups: CgroupLayout
+    cgroups: Layout
 
     @property
     def privileged(self) -> bool:
@@ -56,7 +41,6 @@ def look() -> Host:
     """The facts now."""
     release = os.uname().release
     status = _status()
-    cgroups = _cgroups()
     return Host(
         kernel=_version(release),
         release=release,
@@ -66,8 +50,7 @@ def look() -> Host:
         bounding=int(status["CapBnd"], 16),
         user_namespaces=_read("/proc/sys/user/max_user_namespaces", "0") != "0"
         and _read("/proc/sys/kernel/unprivileged_userns_clone", "1") != "0",
-        swap_accounting=_swap_accounting(cgroups),
-        cgroups=cgroups,
+        cgroups=look_at_cgroups(),
     )
 
 
@@ -87,28 +70,3 @@ def _version(release: str) -> tuple[int, int]:
 def _status() -> dict[str, str]:
     with open("/proc/self/status", encoding="ascii", errors="replace") as file:
         return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
-
-
-def _cgroups() -> CgroupLayout:
-    v1: dict[str, str] = {}
-    v2 = ""
-    known = {line.split()[0] for line in _read("/proc/cgroups", "").splitlines()[1:]}
-    for line in _read("/proc/self/mountinfo", "").splitlines():
-        fields, _, rest = line.partition(" - ")
-        kind, _, options = rest.split(" ", 2)
-        mount_point = fields.split()[4]
-        if kind == "cgroup2":
-            v2 = v2 or mount_point
-        elif kind == "cgroup":
-            for option in options.split(","):
-                if option in known:
-                    v1.setdefault(option, mount_point)
-    controllers = _read(f"{v2}/cgroup.controllers", "").split() if v2 else []
-    return CgroupLayout(v1, v2, frozenset(controllers))
-
-
-def _swap_accounting(cgroups: CgroupLayout) -> bool:
-    if "memory" in cgroups.v1:
-        return os.path.exists(f"{cgroups.v1['memory']}/memory.memsw.limit_in_bytes")
-    # On v2 the root has no memory.swap.max; the kernel has had swap accounting on by default since 5.8.
-    return "memory" in cgroups.v2_controllers and "swapaccount=0" not in _read("/proc/cmdline", "")

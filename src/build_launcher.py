@@ -1,4 +1,4 @@
-"""Builds ``execdrivers_native._native``: the launcher, and the module that carries and starts it.
+"""Builds ``execdrivers.launcher._launcher``: the launcher, and the module that carries and starts it.
 
 The launcher is a program of its own, freestanding, so it is compiled and linked here first; its bytes become part of
 the extension module, which leaves nothing to be found (or replaced) at run time.
@@ -19,7 +19,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-SOURCES = HERE / "execdrivers_native" / "c"
+SOURCES = HERE / "execdrivers" / "launcher" / "c"
 LAUNCHER = ["launcher.c", "mounts.c", "system.c", "process.c", "exec.c"]
 
 WARNINGS = ["-Wall", "-Wextra", *(["-Werror"] if os.environ.get("EXECDRIVERS_WERROR") else [])]
@@ -35,19 +35,25 @@ enum ed_op {
     ED_OP_SET_ATTRIBUTES, ED_OP_SYMLINK, ED_OP_DEVICE, ED_OP_MASK, ED_OP_READONLY, ED_OP_PIVOT,
     ED_OP_HOSTNAME, ED_OP_DOMAINNAME, ED_OP_LOOPBACK, ED_OP_RLIMIT, ED_OP_SESSION, ED_OP_CONSOLE, ED_OP_BOUNDING,
     ED_OP_IDENTITY, ED_OP_CAPABILITIES, ED_OP_NO_NEW_PRIVILEGES, ED_OP_UMASK, ED_OP_CHDIR, ED_OP_READY, ED_OP_EXEC,
+    ED_OP_CHANNEL, ED_OP_UNMOUNT, ED_OP_ADOPT,
     ...
 };
-enum ed_kind { ED_READY, ED_STARTED, ED_EXITED, ED_FAILED, ED_GO, ... };
+enum ed_kind { ED_READY, ED_STARTED, ED_EXITED, ED_FAILED, ED_GO, ED_CHANNEL, ED_REAPED, ... };
 struct ed_message { uint32_t kind; uint32_t step; int32_t error; char detail[244]; };
-struct ed_child { int pid; int pidfd; int control; };
+struct ed_child { int pid; int pidfd; };
+struct ed_spawn {
+    const int *descriptors; int descriptor_count; uint64_t flags; int cgroup; int keep_capabilities;
+    const char *path; char *const *argv; char *const *envp;
+};
+enum { ED_PLAN_FD, ED_CONTROL_FD, ED_LAUNCHER_FD, ED_MAX_DESCRIPTORS, ... };
 #define ED_PLAN_MAGIC ...
 #define ED_PLAN_VERSION ...
 static const unsigned char ed_launcher_image[];
 static const size_t ed_launcher_size;
-int ed_launcher(const unsigned char *image, size_t size);
-int ed_spawn(int launcher, const unsigned char *plan, size_t size, uint64_t flags, int cgroup, const int *stdio,
-             int keep_capabilities, struct ed_child *child);
-int ed_receive(int control, struct ed_message *message, int *fd);
+int ed_memfd(const char *name, const unsigned char *data, size_t size, int executable);
+int ed_channel(int *pair);
+int ed_spawn(const struct ed_spawn *how, struct ed_child *child);
+int ed_receive(int control, struct ed_message *message, int *fd, int *pid);
 int ed_go(int control);
 """
 
@@ -68,7 +74,7 @@ def make_builder() -> FFI:
     builder = FFI()
     builder.cdef(CDEF)
     builder.set_source(
-        "execdrivers_native._native",
+        "execdrivers.launcher._launcher",
         '#include "spawn.c"\n'
         f"static const unsigned char ed_launcher_image[] = {{{','.join(map(str, image))}}};\n"
         "static const size_t ed_launcher_size = sizeof ed_launcher_image;\n",

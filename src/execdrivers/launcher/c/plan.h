@@ -16,7 +16,7 @@ struct ed_plan_header {
 };
 
 /* Descriptors the launcher is started with; stdio is 0, 1, 2. */
-enum { ED_PLAN_FD = 3, ED_CONTROL_FD = 4, ED_LAUNCHER_FD = 5 };
+enum { ED_PLAN_FD = 3, ED_CONTROL_FD = 4, ED_LAUNCHER_FD = 5, ED_MAX_DESCRIPTORS = 16 };
 
 enum ed_op {
     ED_OP_WRITE = 1,     /* path, data: write a file of the host's (cgroup, /proc, sysctl of our own namespaces) */
@@ -46,6 +46,10 @@ enum ed_op {
     ED_OP_CHDIR,         /* path */
     ED_OP_READY,         /* tell the caller, wait for its word to go on */
     ED_OP_EXEC,          /* init, candidates, args, env */
+    ED_OP_CHANNEL,       /* no tool between: a socket of our own, "/" as the root, all other descriptors closed */
+    ED_OP_UNMOUNT,       /* destination: the topmost mount there */
+    ED_OP_ADOPT,         /* args, env, count: run a tool, reap and report it and what it leaves behind; so many of
+                            the descriptors from 6 on become the tool's from 3 on */
 };
 
 enum ed_kind {
@@ -54,6 +58,8 @@ enum ed_kind {
     ED_EXITED,    /* under init: error is the command's wait status */
     ED_FAILED,    /* step, error, and in detail what the kernel or the launcher adds */
     ED_GO,        /* from the caller */
+    ED_CHANNEL,   /* the socket for all messages to come */
+    ED_REAPED,    /* step is the pid of a process that was adopted, error its wait status */
 };
 
 struct ed_message {

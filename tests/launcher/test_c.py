@@ -1,4 +1,4 @@
-"""The C of the native driver: no warnings, and launches under a sanitizer."""
+"""The launcher's C: no warnings, and launches under a sanitizer."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-NATIVE = Path(__file__).resolve().parents[2] / "drivers/native"
+SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 
 def _build(directory: Path, **environment: str) -> None:
     """Build the extension module into ``directory`` as the package would, with these variables set."""
     program = (
         "import runpy, sys\n"
-        f"builder = runpy.run_path({str(NATIVE / 'build_native.py')!r})['ffibuilder']\n"
+        f"builder = runpy.run_path({str(SOURCE / 'build_launcher.py')!r})['ffibuilder']\n"
         f"builder.compile(tmpdir={str(directory)!r})\n"
     )
     subprocess.run([sys.executable, "-c", program], env={**os.environ, **environment}, check=True, capture_output=True)
@@ -32,21 +32,21 @@ def test_no_warnings(tmp_path: Path) -> None:
 def test_the_launcher_builds_for_aarch64(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "aarch64-linux-gnu-gcc")
     monkeypatch.setenv("EXECDRIVERS_WERROR", "1")
-    image = runpy.run_path(str(NATIVE / "build_native.py"))["build_launcher"]()
+    image = runpy.run_path(str(SOURCE / "build_launcher.py"))["build_launcher"]()
     assert image[:4] == b"\x7fELF"
     assert int.from_bytes(image[18:20], "little") == 183  # EM_AARCH64
 
 
 @pytest.mark.needs("root", "busybox")
 def test_launches_under_ubsan(tmp_path: Path, rootfs: Path) -> None:
-    package = tmp_path / "execdrivers_native"
-    shutil.copytree(NATIVE / "execdrivers_native", package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    package = tmp_path / "execdrivers"
+    shutil.copytree(SOURCE / "execdrivers", package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     _build(tmp_path / "build", EXECDRIVERS_SANITIZE="1", EXECDRIVERS_WERROR="1")
-    for module in (tmp_path / "build").glob("**/_native*.so"):
-        shutil.copy(module, package)
+    for module in (tmp_path / "build").glob("**/_launcher*.so"):
+        shutil.copy(module, package / "launcher")
     program = f"""if True:
-        import execdrivers, execdrivers_native
-        assert execdrivers_native.__file__.startswith({str(tmp_path)!r})
+        import execdrivers.launcher
+        assert execdrivers.launcher.__file__.startswith({str(tmp_path)!r})
         terminal = {{"tty": True, "stdout": execdrivers.PIPE, "stdin": execdrivers.DEVNULL}}
         for extra in ({{}}, {{"init": True}}, terminal):
             done = execdrivers.run(["sh", "-c", "echo fine"], rootfs={str(rootfs)!r}, driver="native", **extra)

@@ -43,12 +43,14 @@ int op_device(struct launcher *l, struct args *args);
 int op_mask(struct launcher *l, struct args *args);
 int op_readonly(struct launcher *l, struct args *args);
 int op_pivot(struct launcher *l, struct args *args);
+int op_unmount(struct launcher *l, struct args *args);
 /* system.c */
 int op_write(struct launcher *l, struct args *args);
 int op_unshare(struct launcher *l, struct args *args);
 int op_hostname(struct launcher *l, struct args *args);
 int op_domainname(struct launcher *l, struct args *args);
 int op_loopback(struct launcher *l, struct args *args);
+int op_channel(struct launcher *l, struct args *args);
 /* process.c */
 int op_rlimit(struct launcher *l, struct args *args);
 int op_session(struct launcher *l, struct args *args);
@@ -62,5 +64,6 @@ int op_chdir(struct launcher *l, struct args *args);
 int op_ready(struct launcher *l, struct args *args);
 /* exec.c */
 int op_exec(struct launcher *l, struct args *args);
+int op_adopt(struct launcher *l, struct args *args);
 
 #endif

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from execdrivers.defaults import ALL_CAPABILITIES
 from execdrivers.driver import Step
-from execdrivers_native._native import lib
+from execdrivers.launcher._launcher import lib
 
 __all__ = ["MOUNT_ATTRIBUTES", "NAMESPACE_FLAGS", "PROPAGATION", "Operation", "encode", "operation"]
 
@@ -165,6 +165,9 @@ _SCHEMA: dict[str, tuple[int, str]] = {
     "chdir": (lib.ED_OP_CHDIR, "path:str"),
     "ready": (lib.ED_OP_READY, ""),
     "exec": (lib.ED_OP_EXEC, "init:bool candidates:strs args:strs env:strs"),
+    "channel": (lib.ED_OP_CHANNEL, ""),
+    "unmount": (lib.ED_OP_UNMOUNT, "destination:str"),
+    "adopt": (lib.ED_OP_ADOPT, "args:strs env:strs descriptors:int"),
 }
 
 _ENCODERS = {
@@ -175,7 +178,7 @@ _ENCODERS = {
 
 def _encode_operation(item: Operation) -> bytes:
     # Most operations of most plans are the same; what carries the caller's data is not worth keeping.
-    return _encode_anew(item) if item.name in ("exec", "write") else _encode_cached(item)
+    return _encode_anew(item) if item.name in ("exec", "write", "adopt") else _encode_cached(item)
 
 
 def _encode_anew(item: Operation) -> bytes:

@@ -54,3 +54,19 @@ int op_loopback(struct launcher *l, struct args *args)
     request.ifr_flags = IFF_UP | IFF_RUNNING;
     return (int)sys3(__NR_ioctl, fd, SIOCSIFFLAGS, &request);
 }
+
+int op_channel(struct launcher *l, struct args *args)
+{
+    (void)args;
+    int pair[2];
+    long result = sys4(__NR_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair);
+    if (result < 0)
+        return (int)result;
+    send_message(l, ED_CHANNEL, 0, pair[0]);
+    result = sys3(__NR_dup3, pair[1], ED_CONTROL_FD, O_CLOEXEC);
+    if (result >= 0) /* the pair among them */
+        result = sys3(__NR_close_range, ED_LAUNCHER_FD, ~0U, 0);
+    if (result >= 0)
+        result = l->root = (int)sys4(__NR_openat, AT_FDCWD, "/", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    return (int)result;
+}

@@ -393,3 +393,19 @@ int op_pivot(struct launcher *l, struct args *args)
         result = sys1(__NR_chdir, "/");
     return (int)result;
 }
+
+int op_unmount(struct launcher *l, struct args *args)
+{
+    const char *path = arg_str(args, NULL);
+    if (args->bad)
+        return -EBADMSG;
+    scoped_fd target = open_inside(l, path, O_PATH);
+    if (target < 0)
+        return target;
+    /* umount2(2) takes paths alone; from inside the mount its root is ".". */
+    long result = sys1(__NR_fchdir, target);
+    if (result >= 0)
+        result = sys2(__NR_umount2, ".", UMOUNT_DETACH);
+    sys1(__NR_chdir, "/");
+    return (int)result;
+}

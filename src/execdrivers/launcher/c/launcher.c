@@ -110,7 +110,8 @@ void send_message(struct launcher *l, uint32_t kind, int error, int fd)
         header.control = &rights;
         header.control_length = sizeof rights;
     }
-    sys3(__NR_sendmsg, ED_CONTROL_FD, &header, 0x4000 /* MSG_NOSIGNAL */);
+    /* A caller that does not listen is no reason to wait: MSG_NOSIGNAL | MSG_DONTWAIT. */
+    sys3(__NR_sendmsg, ED_CONTROL_FD, &header, 0x4040);
 }
 
 /* Block until the caller says go. Its death closes the socket: then there is nobody to run for. */
@@ -154,6 +155,9 @@ static operation *const operations[] = {
     [ED_OP_CHDIR] = op_chdir,
     [ED_OP_READY] = op_ready,
     [ED_OP_EXEC] = op_exec,
+    [ED_OP_CHANNEL] = op_channel,
+    [ED_OP_UNMOUNT] = op_unmount,
+    [ED_OP_ADOPT] = op_adopt,
 };
 
 #define OPERATION_COUNT (sizeof operations / sizeof *operations)

@@ -36,11 +36,12 @@ static int write_all(int fd, const unsigned char *data, size_t size)
     return 0;
 }
 
-static int sealed_memfd(const char *name, unsigned int flags, const unsigned char *data, size_t size)
+int ed_memfd(const char *name, const unsigned char *data, size_t size, int executable)
 {
-    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | flags);
+    unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    int fd = memfd_create(name, executable ? flags | MFD_EXEC : flags);
     if (fd < 0 && errno == EINVAL) /* before Linux 6.3 there is no MFD_EXEC, and every memfd is executable */
-        fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        fd = memfd_create(name, flags);
     if (fd < 0)
         return -errno;
     int result = write_all(fd, data, size);
@@ -53,16 +54,22 @@ static int sealed_memfd(const char *name, unsigned int flags, const unsigned cha
     return fd;
 }
 
-int ed_launcher(const unsigned char *image, size_t size)
+int ed_channel(int pair[2])
 {
-    return sealed_memfd("execdrivers-launcher", MFD_EXEC, image, size);
+    int on = 1;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return -errno;
+    if (setsockopt(pair[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof on) == 0)
+        return 0;
+    int result = -errno;
+    close(pair[0]);
+    close(pair[1]);
+    return result;
 }
 
-/* What the child needs, and where it leaves word of a failure: the memory is one until it executes. */
+/* Leaves word of a failure: the memory is one until the child executes. */
 struct launch {
-    int launcher, plan, control, cgroup;
-    const int *stdio;
-    int keep_capabilities;
+    const struct ed_spawn *how;
     volatile int error;
 };
 
@@ -82,37 +89,53 @@ static long keep_capabilities(void)
     return result;
 }
 
-/* Bring the descriptors to where plan.h wants them, first out of each other's way. */
-static long arrange_descriptors(const struct launch *launch)
+/* Bring the descriptors to 0, 1, 2 …, first out of each other's way. */
+static long arrange_descriptors(const struct ed_spawn *how)
 {
-    const int from[] = {launch->stdio[0], launch->stdio[1], launch->stdio[2],
-                        launch->plan,     launch->control,  launch->launcher};
-    int parked[6];
-    for (int i = 0; i < 6; i++) {
-        long fd = sys3(__NR_fcntl, from[i], F_DUPFD, 16);
+    int count = how->descriptor_count;
+    int parked[ED_MAX_DESCRIPTORS];
+    for (int i = 0; i < count; i++) {
+        long fd = sys3(__NR_fcntl, how->descriptors[i], F_DUPFD, ED_MAX_DESCRIPTORS);
         if (fd < 0)
             return fd;
         parked[i] = (int)fd;
     }
-    for (int i = 0; i < 6; i++) {
-        long result = sys3(__NR_dup3, parked[i], i, i == ED_LAUNCHER_FD ? O_CLOEXEC : 0);
+    for (int i = 0; i < count; i++) {
+        long result = sys3(__NR_dup3, parked[i], i, i == ED_LAUNCHER_FD && !how->path ? O_CLOEXEC : 0);
         if (result < 0)
             return result;
     }
-    return sys3(__NR_close_range, ED_LAUNCHER_FD + 1, ~0U, 0);
+    return sys3(__NR_close_range, count, ~0U, 0);
+}
+
+/* For a program that is not the launcher: what the caller ignores (Python: SIGPIPE) is not for it to ignore. */
+static void default_signals(void)
+{
+    struct {
+        void *handler;
+        unsigned long flags;
+        void *restorer;
+        uint64_t mask;
+    } action = {0};
+    uint64_t none = 0;
+    for (int number = 1; number <= 64; number++)
+        sys4(__NR_rt_sigaction, number, &action, NULL, sizeof none);
+    sys4(__NR_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof none);
 }
 
 /* Runs in the caller's memory while the calling thread sleeps: system calls only, no libc, no return. */
 __attribute__((noreturn, noinline)) static void child_main(struct launch *launch)
 {
-    long result = launch->keep_capabilities ? keep_capabilities() : 0;
+    const struct ed_spawn *how = launch->how;
+    long result = how->keep_capabilities ? keep_capabilities() : 0;
     if (result >= 0)
-        result = arrange_descriptors(launch);
-    if (result >= 0) {
-        static char *const nothing[] = {NULL};
-        static char *const argv[] = {"execdrivers-launcher", NULL};
-        result = sys5(__NR_execveat, ED_LAUNCHER_FD, "", argv, nothing, AT_EMPTY_PATH);
-    }
+        result = arrange_descriptors(how);
+    if (result >= 0 && how->path) {
+        sys0(__NR_setsid);
+        default_signals();
+        result = sys3(__NR_execve, how->path, how->argv, how->envp);
+    } else if (result >= 0)
+        result = sys5(__NR_execveat, ED_LAUNCHER_FD, "", how->argv, how->envp, AT_EMPTY_PATH);
     launch->error = (int)-result;
     for (;;)
         sys1(__NR_exit, 127);
@@ -130,24 +153,18 @@ __attribute__((noinline)) static long clone_child(struct clone_args *clone, stru
     return pid;
 }
 
-int ed_spawn(int launcher, const unsigned char *plan, size_t size, uint64_t flags, int cgroup, const int stdio[3],
-             int keep, struct ed_child *child)
+int ed_spawn(const struct ed_spawn *how, struct ed_child *child)
 {
-    int pair[2], pidfd = -1;
-    scoped_fd plan_fd = sealed_memfd("execdrivers-plan", 0, plan, size);
-    if (plan_fd < 0)
-        return plan_fd;
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-        return -errno;
-    scoped_fd ours = pair[0], theirs = pair[1];
-    struct launch launch = {
-        .launcher = launcher, .plan = plan_fd, .control = theirs, .stdio = stdio, .keep_capabilities = keep};
-    struct clone_args clone = {.flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_CLEAR_SIGHAND | flags,
+    int pidfd = -1;
+    if (how->descriptor_count > ED_MAX_DESCRIPTORS)
+        return -E2BIG;
+    struct launch launch = {.how = how};
+    struct clone_args clone = {.flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_CLEAR_SIGHAND | how->flags,
                                .pidfd = (uintptr_t)&pidfd,
                                .exit_signal = SIGCHLD};
-    if (cgroup >= 0) {
+    if (how->cgroup >= 0) {
         clone.flags |= CLONE_INTO_CGROUP;
-        clone.cgroup = (uint64_t)cgroup;
+        clone.cgroup = (uint64_t)how->cgroup;
     }
     long pid = clone_child(&clone, &launch);
     if (pid < 0)
@@ -160,30 +177,34 @@ int ed_spawn(int launcher, const unsigned char *plan, size_t size, uint64_t flag
     }
     child->pid = (int)pid;
     child->pidfd = pidfd;
-    child->control = ours;
-    ours = -1;
     return 0;
 }
 
-int ed_receive(int control, struct ed_message *message, int *fd)
+int ed_receive(int control, struct ed_message *message, int *fd, int *pid)
 {
     union {
         struct cmsghdr header;
-        char space[CMSG_SPACE(sizeof(int))];
-    } rights;
+        char space[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
+    } extra;
     struct iovec part = {message, sizeof *message};
     struct msghdr header = {
-        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &rights, .msg_controllen = sizeof rights};
-    *fd = -1;
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &extra, .msg_controllen = sizeof extra};
+    *fd = *pid = -1;
     ssize_t n;
     do
         n = recvmsg(control, &header, MSG_CMSG_CLOEXEC);
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return errno == ECONNRESET ? 0 : -errno;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c))
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c)) {
         if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
             memcpy(fd, CMSG_DATA(c), sizeof *fd);
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS) {
+            struct ucred sender;
+            memcpy(&sender, CMSG_DATA(c), sizeof sender);
+            *pid = sender.pid;
+        }
+    }
     message->detail[sizeof message->detail - 1] = 0;
     return n == sizeof *message;
 }

@@ -1,7 +1,8 @@
-"""The container's cgroups: which directories with which values (data), and the making, reading and removing of them.
+"""A container's cgroups: which directories with which values (data), and the making, reading and removing of them.
 
-v1 has one hierarchy per controller: the launcher writes itself into each (``tasks``, which for a single thread spares
-the kernel's global lock that ``cgroup.procs`` takes). On v2 the process is born in its cgroup (``CLONE_INTO_CGROUP``).
+For drivers. v1 has one hierarchy per controller: a launcher writes itself into each (``tasks``, which for a single
+thread spares the kernel's global lock that ``cgroup.procs`` takes). On v2 a process can be born in its cgroup
+(``CLONE_INTO_CGROUP``). A hybrid host has both.
 Sources: Linux Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst; conversions as in the OCI runtime spec and runc.
 """
 
@@ -11,29 +12,107 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from execdrivers.driver import Step
 from execdrivers.errors import LaunchError
-from execdrivers_native.host import CgroupLayout
 
 if TYPE_CHECKING:
     from execdrivers.spec import Resources
 
-__all__ = ["PARENT", "CgroupDir", "create", "kill", "oom_kills", "plan", "processes", "remove"]
-
-#: Directory, in each hierarchy, of all our containers' cgroups; it stays.
-PARENT = "execdrivers"
+__all__ = [
+    "CgroupDir",
+    "Layout",
+    "create",
+    "find",
+    "freeze",
+    "kill",
+    "look",
+    "oom_kills",
+    "parent",
+    "plan",
+    "processes",
+    "remove",
+    "thaw",
+    "values",
+]
 
 _PERIOD = 100_000  # microseconds, as Docker
 
 
+def parent() -> str:
+    """The directory, in each hierarchy, of all our containers' cgroups; it stays.
+
+    It is ``execdrivers``, below the hierarchy's root, unless the environment variable ``EXECDRIVERS_CGROUP_PARENT``
+    names another.
+    """
+    return os.environ.get("EXECDRIVERS_CGROUP_PARENT", "").strip("/") or "execdrivers"
+
+
+@attrs.frozen
+class Layout:
+    """Where cgroups are: ``v1`` maps a controller to its hierarchy's mount point, ``v2`` is the unified one's (or "").
+
+    ``v2_controllers`` are those the unified hierarchy's root offers. ``swap``: the kernel accounts for swap.
+    """
+
+    v1: Mapping[str, str]
+    v2: str
+    v2_controllers: frozenset[str]
+    swap: bool
+
+    @property
+    def kind(self) -> str:
+        """``v1``, ``v2`` or ``hybrid``."""
+        return "v1" if not self.v2 else "hybrid" if self.v1 else "v2"
+
+    def version(self, controller: str) -> int:
+        """1 or 2: where the controller is; 0: nowhere."""
+        return 1 if controller in self.v1 else 2 if controller in self.v2_controllers else 0
+
+    def mount_points(self) -> dict[str, list[str]]:
+        """Mount point → controllers, of every hierarchy."""
+        points: dict[str, list[str]] = {}
+        for controller, point in self.v1.items():
+            points.setdefault(point, []).append(controller)
+        if self.v2:
+            points[self.v2] = sorted(self.v2_controllers)
+        return points
+
+
+def look() -> Layout:
+    """The layout of this host, as this program's mount namespace shows it."""
+    v1: dict[str, str] = {}
+    v2 = ""
+    known = {line.split()[0] for line in _read_or_empty("/proc/cgroups").splitlines()[1:]}
+    for line in _read_or_empty("/proc/self/mountinfo").splitlines():
+        fields, _, rest = line.partition(" - ")
+        kind, _, options = rest.split(" ", 2)
+        mount_point = fields.split()[4]
+        if kind == "cgroup2":
+            v2 = v2 or mount_point
+        elif kind == "cgroup":
+            for option in options.split(","):
+                if option in known:
+                    v1.setdefault(option, mount_point)
+    controllers = frozenset(_read_or_empty(f"{v2}/cgroup.controllers").split() if v2 else ())
+    if "memory" in v1:
+        swap = os.path.exists(f"{v1['memory']}/memory.memsw.limit_in_bytes")
+    else:
+        # The root of v2 has no memory.swap.max; the kernel has accounted for swap by default since 5.8.
+        swap = "memory" in controllers and "swapaccount=0" not in _read_or_empty("/proc/cmdline")
+    return Layout(v1, v2, controllers, swap)
+
+
 @attrs.frozen
 class CgroupDir:
-    """One directory to be made: in which hierarchy, with which values written in this order."""
+    """One directory to be made: in which hierarchy, with which values written in this order.
+
+    ``name`` is its path below the hierarchy's root.
+    """
 
     mount_point: str
     name: str
@@ -46,28 +125,28 @@ class CgroupDir:
     @property
     def path(self) -> str:
         """Absolute path of the directory."""
-        return f"{self.mount_point}/{PARENT}/{self.name}"
+        return f"{self.mount_point}/{self.name}"
 
     def step(self) -> Step:
         """As a step of the plan that people see."""
         return Step("cgroup", {"path": self.path, **dict(self.values)})
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CgroupDir:
+        """Inverse of `attrs.asdict`, also from JSON."""
+        listed = {"controllers": tuple(data["controllers"]), "values": tuple((k, v) for k, v in data["values"])}
+        return cls(**{**data, **listed})
+
 
 def plan(
-    resources: Resources | None, id: str, layout: CgroupLayout, *, swap: bool, track: bool, show: bool
+    resources: Resources | None, id: str, layout: Layout, *, track: bool = False, show: bool = False
 ) -> tuple[CgroupDir, ...]:
-    """The cgroups a container needs: where something is limited, and no others, but for two cases.
+    """The cgroups that container ``id`` needs: where something is limited, and no others, but for two cases.
 
     ``track``: without a pid namespace its processes are found by their cgroup. ``show``: the cgroup file systems are
     mounted inside, and must show its own part of each hierarchy, not the host's.
     """
-    wanted: dict[str, list[tuple[str, str]]] = {}
-    if resources is not None:
-        for controller in ("memory", "pids", "cpu", "cpuset"):
-            version = 1 if controller in layout.v1 else 2
-            values = _VALUES[controller](resources, version, swap)
-            if values:
-                wanted[controller] = values
+    wanted = values(resources, layout) if resources is not None else {}
     if track and not (wanted.keys() & layout.v2_controllers):
         wanted.setdefault("freezer" if "freezer" in layout.v1 else "", [])
     for controller in layout.v1 if show else ():
@@ -76,15 +155,42 @@ def plan(
         wanted.setdefault("", [])
     v1: dict[str, tuple[list[str], list[tuple[str, str]]]] = {}
     v2: tuple[list[str], list[tuple[str, str]]] = ([], [])
-    for controller, values in wanted.items():
+    for controller, written in wanted.items():
         mount_point = layout.v1.get(controller)
         names, all_values = v1.setdefault(mount_point, ([], [])) if mount_point else v2
         names.append(controller)
-        all_values.extend(values)
-    made = [CgroupDir(point, id, tuple(names), 1, tuple(values)) for point, (names, values) in v1.items()]
+        all_values.extend(written)
+    name = f"{parent()}/{id}"
+    made = [CgroupDir(point, name, tuple(names), 1, tuple(written)) for point, (names, written) in v1.items()]
     if v2[0]:
-        made.append(CgroupDir(layout.v2, id, tuple(name for name in v2[0] if name), 2, tuple(v2[1])))
+        made.append(CgroupDir(layout.v2, name, tuple(name for name in v2[0] if name), 2, tuple(v2[1])))
     return tuple(made)
+
+
+def values(resources: Resources, layout: Layout) -> dict[str, list[tuple[str, str]]]:
+    """Controller → files and what is written to them, in the form of the version that the host has the controller in.
+
+    Of memory, pids, cpu and cpuset, those that something is asked of.
+    """
+    written = {}
+    for controller, convert in _VALUES.items():
+        version = 1 if controller in layout.v1 else 2
+        if files := convert(resources, version, layout.swap):
+            written[controller] = files
+    return written
+
+
+def find(name: str, layout: Layout) -> tuple[CgroupDir, ...]:
+    """The directories of that name (a path below the hierarchies' roots) that exist, whoever made them."""
+    found = []
+    for point, controllers in layout.mount_points().items():
+        try:
+            inode = os.stat(f"{point}/{name}").st_ino
+        except OSError:
+            continue
+        version = 2 if point == layout.v2 else 1
+        found.append(CgroupDir(point, name, tuple(controllers), version, inode=inode))
+    return tuple(found)
 
 
 def _memory(r: Resources, version: int, swap: bool) -> list[tuple[str, str]]:
@@ -165,23 +271,28 @@ def _mkdir(cgroup: CgroupDir) -> None:
     try:
         os.mkdir(cgroup.path)
     except FileNotFoundError:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(f"{cgroup.mount_point}/{PARENT}")
+        os.makedirs(os.path.dirname(cgroup.path), exist_ok=True)
         os.mkdir(cgroup.path)
 
 
 def _make_usable(cgroup: CgroupDir) -> None:
     """See to what the hierarchy demands before the first value, or process, can be put there."""
-    parent = f"{cgroup.mount_point}/{PARENT}"
+    above = os.path.dirname(cgroup.path)
     if cgroup.version == 2:
         missing = [c for c in cgroup.controllers if not os.path.exists(f"{cgroup.path}/{c}.{_MARK[c]}")]
-        for directory in (cgroup.mount_point, parent) if missing else ():
+        for directory in _directories_from(cgroup.mount_point, above) if missing else ():
             _write(f"{directory}/cgroup.subtree_control", " ".join(f"+{c}" for c in missing))
     elif "cpuset" in cgroup.controllers:
         for name in ("cpuset.cpus", "cpuset.mems"):  # a v1 cpuset is born empty and takes no process
-            if not _read(f"{parent}/{name}"):
-                _write(f"{parent}/{name}", _read(f"{cgroup.mount_point}/{name}"))
-            _write(f"{cgroup.path}/{name}", _read(f"{parent}/{name}"))
+            for directory in [*_directories_from(cgroup.mount_point, above)[1:], cgroup.path]:
+                if not _read(f"{directory}/{name}"):
+                    _write(f"{directory}/{name}", _read(f"{os.path.dirname(directory)}/{name}"))
+
+
+def _directories_from(top: str, directory: str) -> list[str]:
+    """``top`` and what leads down to ``directory``, included."""
+    parts = os.path.relpath(directory, top).split("/")
+    return [top] + [f"{top}/{'/'.join(parts[: n + 1])}" for n in range(len(parts))]
 
 
 #: A file of each v2 controller that is there once the controller is enabled.
@@ -206,8 +317,15 @@ def _launch_error(error: OSError) -> LaunchError:
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="ascii") as file:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
         return file.read().strip()
+
+
+def _read_or_empty(path: str) -> str:
+    try:
+        return _read(path)
+    except OSError:
+        return ""
 
 
 def _write(path: str, value: str) -> None:
@@ -258,11 +376,7 @@ def kill(cgroups: Sequence[CgroupDir]) -> None:
 @contextlib.contextmanager
 def _frozen(cgroups: Sequence[CgroupDir]) -> Iterator[None]:
     """Hold the processes still, so that none forks while the others are being killed."""
-    files = [
-        (f"{c.path}/freezer.state", "FROZEN", "THAWED") if c.version == 1 else (f"{c.path}/cgroup.freeze", "1", "0")
-        for c in cgroups
-        if c.version == 2 or "freezer" in c.controllers
-    ]
+    files = _freezers(cgroups)
     with contextlib.suppress(OSError):
         for path, frozen, _ in files:
             _write(path, frozen)
@@ -270,6 +384,41 @@ def _frozen(cgroups: Sequence[CgroupDir]) -> Iterator[None]:
     with contextlib.suppress(OSError):
         for path, _, thawed in files:
             _write(path, thawed)
+
+
+def _freezers(cgroups: Sequence[CgroupDir]) -> list[tuple[str, str, str]]:
+    """Files with what freezes and what thaws: v1's freezer where there is one, else v2's own."""
+    v1 = [c for c in cgroups if c.version == 1 and "freezer" in c.controllers]
+    if v1:
+        return [(f"{c.path}/freezer.state", "FROZEN", "THAWED") for c in v1]
+    return [(f"{c.path}/cgroup.freeze", "1", "0") for c in cgroups if c.version == 2]
+
+
+def freeze(cgroups: Sequence[CgroupDir]) -> None:
+    """Let every process in them stand still; returns when they do. Raises OSError.
+
+    v1 tells nobody when it is done, so it is asked again; v2 has its file for it (cgroup.events).
+    """
+    for path, frozen, _ in _freezers(cgroups):
+        _write(path, frozen)
+        pause = 0.0002
+        while not _is_frozen(path):
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
+            if path.endswith("freezer.state"):
+                _write(path, frozen)  # what was forked meanwhile takes another push
+
+
+def _is_frozen(path: str) -> bool:
+    if path.endswith("freezer.state"):
+        return _read(path) == "FROZEN"
+    return "frozen 1" in _read(f"{os.path.dirname(path)}/cgroup.events").splitlines()
+
+
+def thaw(cgroups: Sequence[CgroupDir]) -> None:
+    """Let them go on. Raises OSError."""
+    for path, _, thawed in _freezers(cgroups):
+        _write(path, thawed)
 
 
 def _exists(cgroup: CgroupDir) -> bool:

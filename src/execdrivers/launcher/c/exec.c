@@ -1,4 +1,4 @@
-/* The last operation: execute the command, as the first process or as the child of a reaper. */
+/* The last operations: execute the command, as the first process or as the child of a reaper; adopt a tool's. */
 #include "launcher.h"
 
 #include <asm/ioctls.h>
@@ -124,4 +124,47 @@ int op_exec(struct launcher *l, struct args *args)
         return run_under_init(l, candidates, argv, envp);
     default_signals();
     return execute(l, candidates, argv, envp);
+}
+
+/* Become the parent of what the tool makes and leaves, for the truth of how it ends is told to parents alone.
+ * Returns only when the tool cannot be executed. */
+int op_adopt(struct launcher *l, struct args *args)
+{
+    const char **argv = string_list(args);
+    const char **envp = string_list(args);
+    int count = (int)arg_int(args);
+    if (args->bad || !argv || !envp || count > ED_MAX_DESCRIPTORS - ED_LAUNCHER_FD - 1)
+        return -EBADMSG;
+    long result = sys5(__NR_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+    if (result < 0)
+        return (int)result;
+    volatile int failure = 0;
+    struct clone_args clone = {.flags = CLONE_VFORK | CLONE_VM, .exit_signal = SIGCHLD};
+    long tool = sys2(__NR_clone3, &clone, sizeof clone);
+    if (tool == 0) {
+        for (int i = 0; i < count; i++)
+            sys3(__NR_dup3, ED_LAUNCHER_FD + 1 + i, ED_PLAN_FD + i, 0);
+        sys3(__NR_close_range, ED_PLAN_FD + count, ~0U, 0);
+        default_signals();
+        failure = (int)sys3(__NR_execve, argv[0], argv, envp);
+        for (;;)
+            sys1(__NR_exit_group, 127);
+    }
+    if (tool < 0 || failure)
+        return tool < 0 ? (int)tool : failure;
+    /* Pipes must not be held open by us when the container has closed them. */
+    sys3(__NR_close_range, 0, ED_CONTROL_FD - 1, 0);
+    sys3(__NR_close_range, ED_CONTROL_FD + 1, ~0U, 0);
+    sys5(__NR_prctl, PR_SET_NAME, "execdrivers-reaper", 0, 0, 0);
+    l->step = (uint32_t)tool;
+    send_message(l, ED_STARTED, 0, -1);
+    for (int status;;) {
+        long pid = sys4(__NR_wait4, -1, &status, __WALL, NULL);
+        if (pid == -ECHILD)
+            sys1(__NR_exit_group, 0);
+        if (pid > 0) {
+            l->step = (uint32_t)pid;
+            send_message(l, ED_REAPED, status, -1);
+        }
+    }
 }

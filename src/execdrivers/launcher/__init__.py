@@ -1,0 +1,34 @@
+"""The launcher: a small program that executes a plan and then becomes the command. For drivers.
+
+It is freestanding (10 KB, no libc), lives in sealed memfds, and inherits nothing of the caller but the descriptors it
+is given. A driver uses it as the first process of its containers, and so gets, whatever makes the container:
+
+- a plan as data (`operation`, `process_operations`), which people can read and tests compare;
+- a container that is created and not started (`Launch.ready`, `Launch.go`), with its pid as the host sees it;
+- errors that name the step, and a missing command that is not an exit of the command;
+- a terminal, a reaping init that tells how the command really ended, and reapers of what tools leave behind.
+
+operations.py has the vocabulary, process.py what concerns the process itself, launch.py the starting of a launcher and
+the talking with it, c/ the program and the caller's C.
+"""
+
+from __future__ import annotations
+
+from execdrivers.launcher.launch import LAUNCHER_PATH, Launch, Reaper, Started, spawn, spawn_launcher
+from execdrivers.launcher.operations import Operation, encode, operation
+from execdrivers.launcher.process import candidates, environment_list, process_operations
+
+__all__ = [
+    "LAUNCHER_PATH",
+    "Launch",
+    "Operation",
+    "Reaper",
+    "Started",
+    "candidates",
+    "encode",
+    "environment_list",
+    "operation",
+    "process_operations",
+    "spawn",
+    "spawn_launcher",
+]

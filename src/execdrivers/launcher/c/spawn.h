@@ -1,0 +1,45 @@
+/* The caller's side. Included by the cffi module; everything here runs in the calling program. */
+#ifndef EXECDRIVERS_SPAWN_H
+#define EXECDRIVERS_SPAWN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "plan.h"
+
+struct ed_child {
+    int pid;
+    int pidfd; /* close-on-exec */
+};
+
+struct ed_spawn {
+    const int *descriptors; /* become 0, 1, 2 … of the child, which gets no others */
+    int descriptor_count;
+    uint64_t flags;         /* of clone3: new namespaces */
+    int cgroup;             /* of cgroup v2 to be born in, or -1 */
+    int keep_capabilities;  /* they survive the execution whatever the child's uid is (for user namespaces) */
+    const char *path;       /* executed in a session of its own, signals as a new program expects them;
+                               NULL: the launcher that is descriptor ED_LAUNCHER_FD */
+    char *const *argv, *const *envp;
+};
+
+/* A sealed memfd that holds the data; close-on-exec. Returns it, or -errno. */
+int ed_memfd(const char *name, const unsigned char *data, size_t size, int executable);
+
+/* Two ends of a control socket, close-on-exec: ours, which learns who sends, and the launcher's. 0, or -errno. */
+int ed_channel(int pair[2]);
+
+/* Start a launcher, or a tool that will start one.
+ *
+ * The cost does not depend on the caller's memory: the child borrows it until it executes the program.
+ * Returns 0, or -errno and nothing is left. */
+int ed_spawn(const struct ed_spawn *how, struct ed_child *child);
+
+/* Receive one message; *fd is a descriptor that came along, or -1; *pid the sender's, as this process sees it.
+ * Returns 1; 0 at the end; or -errno. */
+int ed_receive(int control, struct ed_message *message, int *fd, int *pid);
+
+/* Tell the launcher to go on. Returns 0 or -errno. */
+int ed_go(int control);
+
+#endif

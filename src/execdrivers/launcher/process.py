@@ -1,0 +1,94 @@
+"""The end of every plan: what concerns the process itself, in the order that works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from execdrivers import defaults
+from execdrivers.launcher.operations import Operation, operation
+from execdrivers.spec import Capabilities, CapabilitySets
+
+if TYPE_CHECKING:
+    from execdrivers.spec import ContainerSpec
+    from execdrivers.users import User
+
+__all__ = ["candidates", "capability_sets", "environment_list", "process_operations"]
+
+_RLIMITS = {
+    name: number
+    for number, name in enumerate(
+        "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME".split()
+    )
+}
+
+#: Every capability there may be.
+_ALL = (1 << 64) - 1
+
+
+def process_operations(
+    spec: ContainerSpec,
+    user: User,
+    environment: Mapping[str, str],
+    *,
+    available: int = _ALL,
+    set_groups: bool = True,
+) -> Iterator[Operation]:
+    """Terminal, limits, identity, capabilities, the waiting for `Launch.go`, and the command.
+
+    ``available`` is the mask of the capabilities that the caller has to give; others are left out. Not ``set_groups``
+    where setgroups(2) is denied (a user namespace of one id).
+    """
+    if spec.tty:
+        rows, columns = spec.console_size or (0, 0)
+        yield operation("console", rows, columns, user.uid)
+    for name, limit in spec.rlimits.items():  # late: they hold for the launcher too
+        yield operation("rlimit", _RLIMITS[name.removeprefix("RLIMIT_")], limit.soft, limit.hard)
+    caps = capability_sets(spec.capabilities, root=user.uid == 0)
+    yield operation("bounding", _available(caps.bounding, available))
+    yield operation("identity", user.uid, user.gid, int(set_groups), user.groups if set_groups else ())
+    if spec.umask is not None:
+        yield operation("umask", spec.umask)
+    # As the user, before capabilities go: a directory that only root may enter is entered by root alone.
+    yield operation("chdir", spec.cwd or "/")
+    sets = (caps.effective, caps.permitted, caps.inheritable, caps.ambient)
+    yield operation("capabilities", *(_available(names, available) for names in sets))
+    if spec.no_new_privileges is not False:
+        yield operation("no_new_privileges")
+    yield operation("ready")
+    yield operation("exec", int(spec.init), candidates(spec), spec.args, environment_list(environment))
+
+
+def candidates(spec: ContainerSpec) -> tuple[str, ...]:
+    """The paths at which the command is looked for, as execvp(3) would."""
+    command = spec.args[0]
+    if "/" in command:
+        return (command,)
+    path = dict(spec.env).get("PATH", defaults.PATH)
+    return tuple(f"{directory or '.'}/{command}" for directory in path.split(":"))
+
+
+def environment_list(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """As execve(2) takes it."""
+    return tuple(f"{key}={value}" for key, value in environment.items())
+
+
+@lru_cache(maxsize=64)
+def capability_sets(capabilities: Capabilities | None, *, root: bool) -> CapabilitySets:
+    """The five sets of the process.
+
+    Those relative to the default are, for another user than root, in the bounding set alone, as Docker has it:
+    execve(2) would take the others away, and until then they would pass by the permissions of the file it executes.
+    """
+    sets = (capabilities or Capabilities()).resolve()
+    if root or (capabilities is not None and capabilities.exact):
+        return sets
+    return CapabilitySets(bounding=sets.bounding)
+
+
+@lru_cache(maxsize=256)
+def _available(names: Iterable[str], mask: int) -> tuple[str, ...]:
+    """Those capabilities, in the kernel's order, that are in the mask."""
+    numbers = defaults.ALL_CAPABILITIES
+    return tuple(name for name in numbers if name in names and mask >> numbers[name] & 1)
