@@ -5,25 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from execdrivers.errors import ContainerTimeout, InvalidState, LaunchError, SpecError
+from execdrivers.driver import ExecRequest
+from execdrivers.errors import InvalidState, LaunchError, SpecError
 from execdrivers.exit import Exit
-from execdrivers.pump import Pump
+from execdrivers.process import ExecProcess, deadline_after
 from execdrivers.record import State
-from execdrivers.streams import END_OF_INPUT, Capture, Source, Writer
-from execdrivers.supervision import Supervised, deadline_after
+from execdrivers.stdio import Input, Output, connect
+from execdrivers.supervision import Supervised
 
 if TYPE_CHECKING:
-    from execdrivers.terminal import Terminal
+    from execdrivers.spec import Capabilities, ContainerSpec, Resources
 
-__all__ = ["OUTPUT_LIMIT", "Container"]
-
-#: Bytes kept of each captured stream unless the caller says otherwise; the rest is read and dropped.
-OUTPUT_LIMIT = 64 << 20
+__all__ = ["Container"]
 
 
 class Container(Supervised):
@@ -66,7 +63,7 @@ class Container(Supervised):
 
     @property
     def state(self) -> State:
-        """``created``, ``running`` or ``stopped``, as of now."""
+        """``created``, ``running``, ``paused`` or ``stopped``, as of now."""
         self.poll()
         return self._record.status
 
@@ -81,42 +78,6 @@ class Container(Supervised):
         """How it ended; None before, or before that was noticed (`poll`, `wait`)."""
         return self._exit
 
-    @property
-    def returncode(self) -> int | None:
-        """As `subprocess.Popen.returncode`: the code, or the negative signal; None before the end was noticed."""
-        return self._exit.returncode if self._exit is not None else None
-
-    @property
-    def stdin(self) -> IO[bytes] | Terminal | None:
-        """Where to write its input, when created with ``stdin=PIPE``."""
-        if self._record.stdio.get("stdin") != "pipe":
-            return None
-        if self._terminal is not None:
-            return self._terminal
-        writer = self._wiring.writer
-        return writer.file if writer is not None and writer.source is None else None
-
-    @property
-    def stdout(self) -> IO[bytes] | Terminal | None:
-        """Where to read its output, when created with ``stdout=PIPE``."""
-        if self._record.stdio.get("stdout") != "pipe":
-            return None
-        if self._terminal is not None:
-            return self._terminal
-        reader = self._wiring.readers.get("stdout")
-        return reader.file if reader is not None else None
-
-    @property
-    def stderr(self) -> IO[bytes] | None:
-        """Where to read its errors, when created with ``stderr=PIPE``; None with a terminal, which has one stream."""
-        reader = self._wiring.readers.get("stderr")
-        return reader.file if reader is not None and reader.sink is None else None
-
-    @property
-    def terminal(self) -> Terminal | None:
-        """Its terminal, when the spec asks for a ``tty``."""
-        return self._terminal
-
     # --- what can be done with it
 
     def start(self) -> None:
@@ -130,7 +91,7 @@ class Container(Supervised):
                 self._wiring.push_early()
                 handle.start()
                 self._wiring.close_child()
-                self._attach_terminal(handle)
+                self._attach_terminal(handle, self.spec.console_size)
                 self._record.status = "running"
                 self._record.started_at = time.time()
                 # A transient one's record says so already, unless its driver makes the process only now.
@@ -145,29 +106,15 @@ class Container(Supervised):
                 raise
         self._emit("started", pid=handle.pid)
 
-    def wait(self, timeout: float | None = None) -> Exit:
-        """Wait for the end, moving what goes to callbacks meanwhile, and free what it took; the record stays.
-
-        Raises `ContainerTimeout` after ``timeout`` seconds; the container then runs on. A container that fills a pipe
-        which nobody reads waits too: see `communicate` and `stream`.
-        """
-        self._require_start()
-        if not self._supervise(deadline_after(timeout)):
-            raise ContainerTimeout(self._args, cast(float, timeout))
-        return cast(Exit, self._exit)
-
     def signal(self, number: int | str) -> None:
         """Send a signal (``15``, ``"SIGTERM"``) to the first process. Raises `InvalidState` when it has ended."""
-        from execdrivers.units import parse_signal
+        from execdrivers.units import to_signal
 
-        try:
-            parsed = parse_signal(number)
-        except SpecError as error:
-            raise error.within("signal") from None
+        parsed = to_signal(number)
         with self._lock:
             if self._exit is None and not self._deleted:
                 try:
-                    return self._hold().signal(cast(signal.Signals, parsed))
+                    return self._hold().signal(parsed)
                 except ProcessLookupError:
                     pass
         raise InvalidState(f"container {self.id!r} has ended and takes no signal", remedy="see its exit: wait()")
@@ -189,52 +136,134 @@ class Container(Supervised):
         with self._lock:
             return () if self._exit is not None or self._deleted else self._hold().pids()
 
-    def communicate(
-        self, input: bytes | None = None, timeout: float | None = None, *, output_limit: int | None = OUTPUT_LIMIT
-    ) -> tuple[bytes | None, bytes | None]:
-        """Write ``input`` to its stdin and read stdout and stderr to the end, of those created as ``PIPE``.
+    def exec(
+        self,
+        args: Iterable[str],
+        *,
+        env: Mapping[str, str] | Iterable[str] | None = None,
+        cwd: str | None = None,
+        user: str | int | None = None,
+        additional_gids: Iterable[int] | None = None,
+        tty: bool = False,
+        console_size: tuple[int, int] | None = None,
+        capabilities: Capabilities | Mapping[str, Any] | None = None,
+        no_new_privileges: bool | None = None,
+        umask: int | str | None = None,
+        rlimits: Mapping[str, Any] | None = None,
+        stdin: Input = None,
+        stdout: Output = None,
+        stderr: Output = None,
+    ) -> ExecProcess:
+        """Run one more process in it, in its namespaces and cgroups and within its limits; returns once that runs.
 
-        Of each stream the first ``output_limit`` bytes are kept. After a `ContainerTimeout` call it again: nothing is
-        lost.
+        The arguments are those of a spec, and of `Engine.create`. ``env`` is added to the container's own; whatever
+        else is not given is as for the first process. Policy plugins see the spec that comes of it.
+
+        Raises `InvalidState` unless the container runs; `UnsupportedFeature` where its driver cannot; `LaunchError`
+        (`CommandNotFound`, `CommandNotExecutable`) when the command could not be run, and nothing is left then.
         """
-        self._require_start()
-        self._feed(input)
-        readers = self._wiring.readers
-        for reader in readers.values():
-            if reader.sink is None:
-                reader.divert(Capture(output_limit))
-        if not self._supervise(deadline_after(timeout)):
-            raise ContainerTimeout(self._args, cast(float, timeout))
-        # Somebody may have waited before: then what was written is still in the pipes.
-        Pump(-1, tuple(readers.values())).drain()
-        streams = [getattr(readers.get(name), "sink", None) for name in ("stdout", "stderr")]
-        out, err = (sink.value() if isinstance(sink, Capture) else None for sink in streams)
-        return out, err
-
-    def stream(self, timeout: float | None = None) -> Iterator[tuple[str, bytes]]:
-        """Iterate over the output as it comes, until the end: ``("stdout", b"…")``, of streams created as ``PIPE``.
-
-        Raises `ContainerTimeout` after ``timeout`` seconds.
-        """
-        self._require_start()
-        arrived: deque[tuple[str, bytes]] = deque()
-        readers = [reader for reader in self._wiring.readers.values() if reader.sink is None]
-        for reader in readers:
-            reader.divert(lambda data, name=reader.name: arrived.append((name, data)))  # type: ignore[misc]
-        deadline = deadline_after(timeout)
+        changes: dict[str, Any] = {
+            "cwd": cwd,
+            "user": user,
+            "additional_gids": additional_gids,
+            "capabilities": capabilities,
+            "no_new_privileges": no_new_privileges,
+            "umask": umask,
+            "rlimits": rlimits,
+        }
+        changes = {name: value for name, value in changes.items() if value is not None}
+        if user is not None:
+            changes.setdefault("additional_gids", None)  # another user has other groups
+        if env is not None:
+            changes["env"] = {**self.spec.env, **self.spec.replace(env=env).env}
+        spec = self.spec.replace(args=args, tty=tty, console_size=console_size, init=False, **changes)
+        spec = self._amended(spec, "exec")
+        wiring = connect(stdin, stdout, stderr, tty=spec.tty)
         try:
-            ended = False
-            while not ended:
-                ended = self._supervise(deadline, once=True)
-                if ended:
-                    Pump(-1, readers).drain()
-                while arrived:
-                    yield arrived.popleft()
-                if not ended and deadline is not None and time.monotonic() >= deadline:
-                    raise ContainerTimeout(self._args, cast(float, timeout))
-        finally:
-            for reader in readers:
-                reader.sink = None
+            with self._lock:
+                self._require_running("take another process")
+                request = ExecRequest(id=os.urandom(6).hex(), spec=spec, stdio=wiring.stdio, directory=self._entry.path)
+                handle = self._hold().exec(request)
+        except BaseException:
+            wiring.close()
+            raise
+        wiring.close_child()
+        process = ExecProcess(request.id, self.id, spec.args, handle, wiring)
+        process._attach_terminal(handle, spec.console_size)
+        return process
+
+    def pause(self) -> None:
+        """Freeze all its processes; on return they stand still. `resume` lets them go on.
+
+        Raises `InvalidState` unless it runs; `UnsupportedFeature` where its driver cannot; `OperationError`.
+        """
+        self._registry.require(self.driver, {"pause": "pause"})
+        with self._lock:
+            self._require_running("be paused")
+            self._hold().pause()
+            self._changed("paused")
+        self._emit("paused")
+
+    def resume(self) -> None:
+        """Let it go on. Raises as `pause` does; no error when it is not paused."""
+        self._registry.require(self.driver, {"pause": "resume"})
+        with self._lock:
+            self._require_running("be resumed", paused=True)
+            self._hold().resume()
+            self._changed("running")
+        self._emit("resumed")
+
+    def update(self, resources: Resources | None = None, **limits: Any) -> None:
+        """Change limits while it runs: fields of `Resources`, as a whole or as keywords; those not given stay.
+
+        Policy plugins see the spec that comes of it. Raises `SpecError`; `InvalidState` unless it runs;
+        `UnsupportedFeature` where its driver cannot; `OperationError` when the kernel refuses a value.
+        """
+        from execdrivers.spec import Resources
+
+        given = dict((resources or Resources()).given()) | limits
+        if not given:
+            raise SpecError("resources", {}, "asks for no change", "give a limit, as memory='64M'")
+        current = dict(self.spec.resources.given())
+        if "cpus" in given:
+            current.pop("cpu_quota", None)
+            current.pop("cpu_period", None)
+        elif "cpu_quota" in given or "cpu_period" in given:
+            current.pop("cpus", None)
+        wanted = self.spec.replace(resources=Resources(**current | given))
+        amended = self._amended(wanted, "update")
+        after = dict(amended.resources.given())
+        changes = {name: value for name, value in after.items() if name in given or value != current.get(name)}
+        if "memory_swap" in changes:  # which includes it
+            changes["memory"] = after.get("memory")
+        with self._lock:
+            self._require_running("be updated", paused=True)
+            self._hold().update(Resources(**changes))
+            self._spec, self._record.spec = amended, amended.to_dict()
+            self._changed(self._record.status)
+        self._emit("updated", spec=self._record.spec)
+
+    def _amended(self, spec: ContainerSpec, feature: str) -> ContainerSpec:
+        """The spec as policy will have it, if its driver can do that to a live container."""
+        from execdrivers.features import required
+
+        spec = self._registry.amend(spec, self.driver)
+        self._registry.require(self.driver, {feature: feature, **required(spec)})
+        return spec
+
+    def _require_running(self, what: str, *, paused: bool = False) -> None:
+        state = self.state
+        if state == "paused" and not paused:
+            raise InvalidState(f"container {self.id!r} is paused and cannot {what}", remedy="resume() it before")
+        if state not in ("running", "paused") or self._deleted:
+            remedy = "start() it before" if state == "created" else "create another"
+            raise InvalidState(f"container {self.id!r} is {self._describe()} and cannot {what}", remedy=remedy)
+
+    def _changed(self, status: State) -> None:
+        """Its driver has done something to it."""
+        self._record.status = status
+        self._take_state(self._hold())
+        self._write()
 
     def detach(self) -> None:
         """Let it live on without this program, which then need not `delete` it. `Engine.get` finds it again.
@@ -247,17 +276,6 @@ class Container(Supervised):
                 # From now on who finds it ended may clean up.
                 self._record.owner = None
                 self._write()
-
-    def _feed(self, input: bytes | None) -> None:
-        wiring = self._wiring
-        if self._record.stdio.get("stdin") != "pipe":
-            if input:
-                raise SpecError("input", input, "has no way to the container", "create it with stdin=PIPE")
-            return
-        if self._terminal is not None and wiring.writer is None and input is not None:
-            wiring.writer = Writer(os.dup(self._terminal.fileno()), None)
-        if wiring.writer is not None and wiring.writer.source is None:
-            wiring.writer.feed(Source(input or b"", end=END_OF_INPUT if self._terminal else b""))
 
     def __enter__(self) -> Container:
         return self

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from execdrivers.container import OUTPUT_LIMIT, Container
+from execdrivers.container import Container
 from execdrivers.driver import CreateRequest, Plan
 from execdrivers.errors import ContainerError, ContainerTimeout, InvalidState, SpecError, StoreError
 from execdrivers.exit import Exit
+from execdrivers.process import OUTPUT_LIMIT, deadline_after
 from execdrivers.record import Record, Summary, identity, own_process
 from execdrivers.registry import Registry, default_registry
 from execdrivers.spec import ContainerSpec
 from execdrivers.stdio import PIPE, Input, Output, connect
 from execdrivers.store import Store
 from execdrivers.streams import Capture
-from execdrivers.supervision import deadline_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,7 @@ from execdrivers.exit import Exit
 
 __all__ = ["Event", "EventType"]
 
-EventType = Literal["created", "started", "oom", "exited", "deleted"]
+EventType = Literal["created", "started", "paused", "resumed", "updated", "oom", "exited", "deleted"]
 
 
 @attrs.frozen(kw_only=True)
@@ -19,8 +19,9 @@ class Event:
     """Something that happened to a container.
 
     ``type``: ``created``; ``started``; ``oom`` (before ``exited``, when memory ran out); ``exited`` (with the ``exit``,
-    also when the command could not be launched); ``deleted``. Each occurs at most once, in this order.
-    ``time`` is in seconds since the epoch, ``pid`` the host's of the first process. ``spec``, with ``created`` only, is
+    also when the command could not be launched); ``deleted``. Each of these occurs at most once, in this order;
+    ``paused``, ``resumed`` and ``updated`` occur any number of times in between. ``time`` is in seconds since the
+    epoch, ``pid`` the host's of the first process. ``spec``, with ``created`` and ``updated``, is
     `ContainerSpec.to_dict`.
     """
 

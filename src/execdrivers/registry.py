@@ -119,6 +119,12 @@ class Registry:
                 raise SpecError(f"driver_options[{other!r}]", spec.driver_options[other], problem, remedy)
         return driver
 
+    def require(self, name: str, asked: Mapping[str, str]) -> None:
+        """Raise `UnsupportedFeature` unless the driver has all these features (feature → what asks for it)."""
+        probe = self.probe(name)
+        if lacking := _lacking(probe, asked):
+            raise self._unsupported(name, probe, lacking, asked)
+
     def _choose_named(self, name: str, asked: Mapping[str, str], to_run: bool) -> Driver:
         driver = self.get(name)
         probe = self.probe(name)

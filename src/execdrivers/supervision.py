@@ -1,4 +1,4 @@
-"""The life of a container after its creation: waiting and pumping, its end, cleaning up, each exactly once.
+"""The life of a container after its creation: its end, and cleaning up, each exactly once.
 
 `Container` is the public face of this.
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from execdrivers.errors import InvalidState, StoreError
 from execdrivers.exit import Exit
+from execdrivers.process import DEATH, Process
 from execdrivers.pump import Pump
 from execdrivers.record import Record, identity
 from execdrivers.stdio import Wiring
@@ -26,19 +26,11 @@ if TYPE_CHECKING:
     from execdrivers.registry import Registry
     from execdrivers.spec import ContainerSpec
     from execdrivers.store import Entry
-    from execdrivers.streams import Reader
-    from execdrivers.terminal import Terminal
 
-__all__ = ["Supervised", "deadline_after"]
-
-#: Seconds; what waits longer than this (24 days) waits for ever, says poll(2).
-_MAX_TIMEOUT = 2_000_000.0
-
-#: Seconds that a killed container may take to be gone before cleaning up goes on without it.
-_DEATH = 10.0
+__all__ = ["Supervised"]
 
 
-class Supervised:
+class Supervised(Process):
     """One container with its record, its driver's handle and its stdio; for any number of threads."""
 
     def __init__(
@@ -53,28 +45,21 @@ class Supervised:
         transient: bool = False,
         forget: Callable[[Any], object] | None = None,
     ) -> None:
+        super().__init__(wiring or Wiring())
         self._registry = registry
         self._entry = entry
         self._record = record
         self._spec = spec
         self._handle = handle
-        self._wiring = wiring or Wiring()
-        self._terminal: Terminal | None = None
         #: Its record goes as soon as it ends.
         self._transient = transient
         self._forget = forget
-        self._exit: Exit | None = None
         self._timed_out = False
         self._freed = False
         self._deleted = False
         self._detached = False
         # A fork of this program inherits the object, but not the container.
         self._maker = os.getpid()
-        #: Guards the state and the handle; never held while waiting.
-        self._lock = threading.RLock()
-        #: Held by the thread that pumps and waits, for all others.
-        self._pumping = threading.Lock()
-        self._pumper = 0
 
     @property
     def id(self) -> str:
@@ -97,13 +82,8 @@ class Supervised:
 
     def poll(self) -> Exit | None:
         """`wait` without waiting: None while it runs."""
-        if self._exit is None and self._record.status == "running" and self._pumping.acquire(blocking=False):
-            try:
-                self._pumper = threading.get_ident()
-                self._pump(time.monotonic(), once=True)
-            finally:
-                self._pumper = 0
-                self._pumping.release()
+        if self._record.status in ("running", "paused"):
+            self._glance()
         return self._exit
 
     def kill(self) -> None:
@@ -124,7 +104,7 @@ class Supervised:
                 message = f"container {self.id!r} is running and cannot be deleted"
                 raise InvalidState(message, remedy="stop() it before, or delete(force=True)")
             self.kill()
-            self._supervise(time.monotonic() + _DEATH)
+            self._supervise(time.monotonic() + DEATH)
         with self._lock:
             if not self._deleted:
                 self._discard()
@@ -138,6 +118,13 @@ class Supervised:
                 self._drop()
             except (OSError, RuntimeError):
                 pass
+
+    @property
+    def _over(self) -> bool:
+        return self._exit is not None or self._deleted
+
+    def _kill(self) -> None:
+        self.kill()
 
     @property
     def _args(self) -> tuple[str, ...]:
@@ -159,7 +146,7 @@ class Supervised:
             raise InvalidState(f"container {self.id!r} is deleted")
 
     def _is_running(self) -> bool:
-        return self.poll() is None and self._record.status == "running"
+        return self.poll() is None and self._record.status in ("running", "paused")
 
     def _emit(self, type: EventType, **more: Any) -> None:
         if self._registry.observed:
@@ -185,7 +172,7 @@ class Supervised:
         """The driver has made it: write the first record, which unlocks the id. On any error all is undone."""
         handle = self._hold()
         try:
-            self._attach_terminal(handle)
+            self._attach_terminal(handle, self.spec.console_size)
             with self._entry as entry:
                 # For others a transient one runs from the start: that saves a second write.
                 self._record.status = "running" if self._transient else "created"
@@ -195,56 +182,6 @@ class Supervised:
             self._discard()
             raise
         self._emit("created", pid=handle.pid, spec=self._record.spec)
-
-    def _attach_terminal(self, handle: Handle) -> None:
-        if handle.terminal is None or self._terminal is not None:
-            return
-        from execdrivers.terminal import Terminal, window_size
-
-        self._terminal = Terminal(handle.terminal)
-        self._wiring.attach(self._terminal)
-        size = self.spec.console_size or (window_size(0) if self._wiring.inherits_terminal else None)
-        if size is not None:
-            self._terminal.resize(*size)
-
-    def _supervise(self, deadline: float | None, *, once: bool = False) -> bool:
-        """Pump and wait until the end (True) or the deadline; ``once``: at most until something was moved."""
-        if self._exit is not None or self._deleted:
-            return True
-        if self._pumper == threading.get_ident():
-            message = f"container {self.id!r} cannot be waited for from its own callback"
-            raise InvalidState(message, remedy="call kill() there, and wait outside")
-        if not self._pumping.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
-            return False
-        try:
-            self._pumper = threading.get_ident()
-            return self._pump(deadline, once=once)
-        finally:
-            self._pumper = 0
-            self._pumping.release()
-
-    def _pump(self, deadline: float | None, *, once: bool) -> bool:
-        if self._exit is not None or self._deleted:
-            return True
-        readers = [reader for reader in self._wiring.readers.values() if reader.sink is not None]
-        pump = Pump(self._hold().exit_fd, readers, self._wiring.writer)
-        try:
-            if once:
-                ended = pump.step(deadline)
-            elif self._wiring.inherits_terminal and self._terminal is not None:
-                from execdrivers.terminal import RawTerminal
-
-                with RawTerminal(0, self._terminal):
-                    ended = pump.run(deadline)
-            else:
-                ended = pump.run(deadline)
-            if ended:
-                self._conclude(pump)
-        except BaseException:
-            if pump.failed:
-                self._abort(readers)
-            raise
-        return ended
 
     def _conclude(self, pump: Pump) -> None:
         """The first process has ended: take the rest of the output and the exit, free the resources."""
@@ -275,21 +212,11 @@ class Supervised:
             if self._deleted:
                 self._emit("deleted")
 
-    def _abort(self, readers: Sequence[Reader]) -> None:
-        """A callback has raised: nothing that it should take goes anywhere now."""
-        for reader in readers:
-            reader.sink = len
-        self.kill()
-        if self._exit is None:
-            pump = Pump(self._hold().exit_fd, readers)
-            if pump.run(time.monotonic() + _DEATH):
-                self._conclude(pump)
-
     def expire(self) -> None:
         """Its time is over: kill every process in it. The reason of its exit is ``timeout``."""
         self._timed_out = True
         self.kill()
-        self._supervise(time.monotonic() + _DEATH)
+        self._supervise(time.monotonic() + DEATH)
 
     def _free(self, *, remove: bool) -> None:
         """Free what the driver took, once; keep the record up to date, or remove it. Called with the lock."""
@@ -326,9 +253,7 @@ class Supervised:
         self._emit("deleted")
 
     def _let_go(self) -> None:
-        self._wiring.close()
-        if self._terminal is not None:
-            self._terminal.close()
+        self._close_stdio()
         self._entry.close()
         if self._forget is not None:
             self._forget(self)
@@ -354,8 +279,3 @@ class Supervised:
         handle, self._handle = self._handle, None
         if handle is not None and not self._freed:
             handle.close()
-
-
-def deadline_after(timeout: float | None) -> float | None:
-    """The time (time.monotonic) so many seconds from now; None: never."""
-    return None if timeout is None else time.monotonic() + min(timeout, _MAX_TIMEOUT)

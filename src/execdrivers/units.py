@@ -11,7 +11,7 @@ import signal
 
 from execdrivers.errors import SpecError
 
-__all__ = ["format_size", "normalize_ids", "parse_ids", "parse_signal", "parse_size", "signal_name"]
+__all__ = ["format_size", "normalize_ids", "parse_ids", "parse_signal", "parse_size", "signal_name", "to_signal"]
 
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgtpe]?)(?:i?b)?", re.ASCII | re.IGNORECASE)
 _UNITS = " KMGTPE"
@@ -84,6 +84,14 @@ def parse_signal(value: int | str) -> int:
         names = [item.name for item in signal.Signals]
         raise SpecError("", value, "is not a signal", nearest(f"SIG{text.removeprefix('SIG')}", names))
     return number
+
+
+def to_signal(value: int | str) -> signal.Signals:
+    """`parse_signal`, its error naming the argument ``signal``; a real-time signal is its bare number."""
+    try:
+        return parse_signal(value)  # type: ignore[return-value] # an int serves wherever a Signals does
+    except SpecError as error:
+        raise error.within("signal") from None
 
 
 def signal_name(value: int | str) -> str:
