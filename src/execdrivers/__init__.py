@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from execdrivers.events import Event as Event
     from execdrivers.exit import Exit as Exit
     from execdrivers.hookspecs import hookimpl as hookimpl
+    from execdrivers.process import ExecProcess as ExecProcess
     from execdrivers.registry import Registry as Registry
     from execdrivers.spec import Capabilities as Capabilities
     from execdrivers.spec import ContainerSpec as ContainerSpec
@@ -79,6 +80,7 @@ _HOME = {
         "events": "Event",
         "exit": "Exit",
         "hookspecs": "hookimpl",
+        "process": "ExecProcess",
         "registry": "Registry",
         "spec": "Capabilities ContainerSpec Device Hook Hooks IdMapping Mount Resources Rlimit",
         "stdio": "DEVNULL PIPE STDOUT",

@@ -22,11 +22,14 @@ from execdrivers import (
     CreateRequest,
     Driver,
     Engine,
+    ExecRequest,
     Exit,
     Handle,
     Plan,
     Probe,
+    ProcessHandle,
     Registry,
+    Resources,
     Step,
     hookimpl,
     pidfd,
@@ -36,10 +39,24 @@ from execdrivers import (
 _WAITER = 'read -r go <&3 || exit 125; exec 3<&-; exec "$@"'
 
 
+class HostProcess(ProcessHandle):
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.exit_fd = pidfd.open(pid)
+
+    def signal(self, number: signal.Signals) -> None:
+        pidfd.send_signal(self.exit_fd, number)
+
+    def exit(self) -> Exit:
+        status = pidfd.wait_status(self.exit_fd)
+        return Exit(reason="unknown") if status is None else Exit.from_wait_status(status)
+
+
 class HostHandle(Handle):
     def __init__(self, state: Mapping[str, Any], exit_fd: int, go: int = -1, args: Sequence[str] = ()) -> None:
         self._state = dict(state)
         self._go = go
+        self._others: list[HostProcess] = []
         self._args = args
         self.pid = state["pid"] if exit_fd >= 0 else None
         self.exit_fd = exit_fd
@@ -60,6 +77,9 @@ class HostHandle(Handle):
         pidfd.send_signal(self.exit_fd, number)
 
     def kill(self) -> None:
+        for process in self._others:
+            if process.exit_fd >= 0:
+                process.signal(signal.SIGKILL)
         try:
             os.killpg(self._state["pid"], signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
@@ -83,6 +103,32 @@ class HostHandle(Handle):
             os.close(self._go)
         self.pid, self.exit_fd, self._go = None, -1, -1
 
+    def exec(self, request: ExecRequest) -> HostProcess:
+        given = request.stdio.stdin, request.stdio.stdout, request.stdio.stderr
+        actions = [(os.POSIX_SPAWN_DUP2, fd, 200 + number) for number, fd in enumerate(given)]
+        actions += [(os.POSIX_SPAWN_DUP2, 200 + number, number) for number in range(3)]
+        actions += [(os.POSIX_SPAWN_CLOSE, 200 + number) for number in range(3)]
+        command, environment = request.spec.args, {"PATH": os.environ["PATH"], **request.spec.env}
+        try:
+            pid = os.posix_spawnp(command[0], command, environment, file_actions=actions)
+        except FileNotFoundError as error:
+            raise CommandNotFound(str(error), step="exec", path=command[0], errno=2) from None
+        self._others.append(process := HostProcess(pid))
+        return process
+
+    def pause(self) -> None:
+        os.killpg(self._state["pid"], signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.killpg(self._state["pid"], signal.SIGCONT)
+
+    def update(self, resources: Resources) -> None:
+        import resource
+
+        assert self.pid is not None
+        if resources.pids is not None:
+            resource.prlimit(self.pid, resource.RLIMIT_NPROC, (resources.pids, resources.pids))
+
     def state(self) -> Mapping[str, Any]:
         return self._state
 
@@ -93,12 +139,15 @@ class HostHandle(Handle):
         return [self._state["pid"]]
 
 
+FEATURES = frozenset({"rootfs.host", "tty", "pids", "stop-signal", "exec", "pause", "update", "cgroup.pids", "cwd"})
+
+
 class HostDriver(Driver):
     name = "host"
     summary = "plain processes, for tests"
 
     def probe(self) -> Probe:
-        return Probe(available=True, version="1", features={"rootfs.host", "tty", "pids", "stop-signal"})
+        return Probe(available=True, version="1", features=FEATURES)
 
     def plan(self, spec: ContainerSpec, id: str) -> Plan:
         return Plan(driver=self.name, steps=(Step("exec", {"id": id, "argv": list(spec.args)}),))
