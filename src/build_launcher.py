@@ -35,7 +35,7 @@ enum ed_op {
     ED_OP_SET_ATTRIBUTES, ED_OP_SYMLINK, ED_OP_DEVICE, ED_OP_MASK, ED_OP_READONLY, ED_OP_PIVOT,
     ED_OP_HOSTNAME, ED_OP_DOMAINNAME, ED_OP_LOOPBACK, ED_OP_RLIMIT, ED_OP_SESSION, ED_OP_CONSOLE, ED_OP_BOUNDING,
     ED_OP_IDENTITY, ED_OP_CAPABILITIES, ED_OP_NO_NEW_PRIVILEGES, ED_OP_UMASK, ED_OP_CHDIR, ED_OP_READY, ED_OP_EXEC,
-    ED_OP_CHANNEL, ED_OP_UNMOUNT, ED_OP_ADOPT,
+    ED_OP_CHANNEL, ED_OP_UNMOUNT, ED_OP_JOIN, ED_OP_ADOPT, ED_OP_STDIO,
     ...
 };
 enum ed_kind { ED_READY, ED_STARTED, ED_EXITED, ED_FAILED, ED_GO, ED_CHANNEL, ED_REAPED, ... };
@@ -54,6 +54,7 @@ int ed_memfd(const char *name, const unsigned char *data, size_t size, int execu
 int ed_channel(int *pair);
 int ed_spawn(const struct ed_spawn *how, struct ed_child *child);
 int ed_receive(int control, struct ed_message *message, int *fd, int *pid);
+int ed_send_stdio(int control, const int *fds);
 int ed_go(int control);
 """
 

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -27,10 +27,12 @@ __all__ = [
     "CgroupDir",
     "Layout",
     "create",
+    "extend",
     "find",
     "freeze",
     "kill",
     "look",
+    "move",
     "oom_kills",
     "parent",
     "plan",
@@ -259,12 +261,47 @@ def create(cgroups: Sequence[CgroupDir]) -> tuple[CgroupDir, ...]:
             _mkdir(cgroup)
             made.append(attrs.evolve(cgroup, inode=os.stat(cgroup.path).st_ino))
             _make_usable(cgroup)
-            for name, value in cgroup.values:
-                _write(f"{cgroup.path}/{name}", value)
+            _write_values(cgroup)
     except OSError as error:
         remove(made)
         raise _launch_error(error) from error
     return tuple(made)
+
+
+def extend(existing: Sequence[CgroupDir], wanted: Sequence[CgroupDir]) -> tuple[CgroupDir, ...]:
+    """Bring the wanted values into force: in the directories that exist, and in new ones, which are returned.
+
+    Raises OSError, or `LaunchError` for a new one; then no new directory is left.
+    """
+    known = {cgroup.path for cgroup in existing}
+    for cgroup in wanted:
+        if cgroup.path in known:
+            _make_usable(cgroup)
+            try:
+                _write_values(cgroup)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EBUSY):
+                    raise
+                # Memory may not exceed memory with swap at any time: which goes first depends on the direction.
+                _write_values(attrs.evolve(cgroup, values=cgroup.values[::-1]))
+                _write_values(cgroup)
+    return create([cgroup for cgroup in wanted if cgroup.path not in known])
+
+
+def move(cgroups: Sequence[CgroupDir], pids: Callable[[], Sequence[int]]) -> None:
+    """Put processes there; ``pids`` is asked until it names no new one. Raises OSError."""
+    moved: set[int] = set()
+    while fresh := set(pids()) - moved:
+        for cgroup in cgroups:
+            for pid in fresh:
+                with contextlib.suppress(ProcessLookupError):  # ended meanwhile
+                    _write(f"{cgroup.path}/cgroup.procs", str(pid))
+        moved |= fresh
+
+
+def _write_values(cgroup: CgroupDir) -> None:
+    for name, value in cgroup.values:
+        _write(f"{cgroup.path}/{name}", value)
 
 
 def _mkdir(cgroup: CgroupDir) -> None:

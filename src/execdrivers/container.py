@@ -133,6 +133,7 @@ class Container(Supervised):
 
     def pids(self) -> Sequence[int]:
         """The host's pids of all processes in it. Raises `UnsupportedFeature` where its driver cannot tell."""
+        self._registry.require(self.driver, {"pids": "pids"})
         with self._lock:
             return () if self._exit is not None or self._deleted else self._hold().pids()
 
@@ -234,8 +235,8 @@ class Container(Supervised):
         amended = self._amended(wanted, "update")
         after = dict(amended.resources.given())
         changes = {name: value for name, value in after.items() if name in given or value != current.get(name)}
-        if "memory_swap" in changes:  # which includes it
-            changes["memory"] = after.get("memory")
+        if "memory" in changes or "memory_swap" in changes:  # the one includes the other
+            changes |= {name: after.get(name) for name in ("memory", "memory_swap")}
         with self._lock:
             self._require_running("be updated", paused=True)
             self._hold().update(Resources(**changes))

@@ -6,7 +6,7 @@ file system can tell (does the rootfs exist, who is "www-data") is asked of root
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from execdrivers.spec import ContainerSpec
     from execdrivers.users import User
 
-__all__ = ["NativePlan", "compile"]
+__all__ = ["NativePlan", "compile", "compile_exec"]
 
 #: Order in which namespaces are listed; "time" and "user" are not made unless asked for or needed.
 _DEFAULT_NAMESPACES = ("pid", "mount", "uts", "ipc", "network", "cgroup")
@@ -61,6 +61,46 @@ class NativePlan:
 def compile(spec: ContainerSpec, id: str, host: Host) -> NativePlan:
     """The plan for a spec. Raises `SpecError` for what does not fit the rootfs or the host."""
     return _Compiler(spec, id, host).compile()
+
+
+def compile_exec(spec: ContainerSpec, id: str, host: Host, namespaces: Sequence[str]) -> tuple[Operation, ...]:
+    """The operations of one more process, which joins the container's own namespaces.
+
+    ``spec`` is that of the container with the process's part as asked for. The users are those that the rootfs has now.
+    """
+    rootless = "user" in namespaces
+    user = rootfs.resolve_user(spec, _wanted_user(spec, host), rootless=rootless)
+    adjust = (
+        [] if spec.oom_score_adj is None else [operation("write", "/proc/self/oom_score_adj", str(spec.oom_score_adj))]
+    )
+    return (
+        *adjust,
+        operation("join", tuple(namespaces)),
+        operation("channel"),
+        operation("session"),
+        *_process(spec, user, id, host, rootless=rootless, first=False),
+    )
+
+
+def _oom_score(spec: ContainerSpec) -> Iterator[Operation]:
+    if spec.oom_score_adj is not None:
+        yield operation("write", "/proc/self/oom_score_adj", str(spec.oom_score_adj))
+
+
+def _wanted_user(spec: ContainerSpec, host: Host) -> str | None:
+    if spec.user is None and spec.rootfs is None:
+        return _NOBODY if host.privileged else f"{host.uid}:{host.gid}"
+    return spec.user
+
+
+def _process(
+    spec: ContainerSpec, user: User, id: str, host: Host, *, rootless: bool, first: bool = True
+) -> Iterator[Operation]:
+    # The host's home directories are not writable here; /tmp is the container's own.
+    home = "/tmp" if spec.rootfs is None else user.home
+    environment = defaults.environment(spec, home, spec.hostname or id)
+    # In a user namespace of one id setgroups(2) is denied, and the ids are mapped as wanted already.
+    return process_operations(spec, user, environment, available=host.bounding, set_groups=not rootless, first=first)
 
 
 class _Compiler:
@@ -100,7 +140,7 @@ class _Compiler:
             *self._file_systems(),
             *self._hidden_paths(),
             operation("pivot"),
-            *self._process(),
+            *_process(self.spec, self.user, self.id, self.host, rootless=self.rootless),
         ]
         return NativePlan(
             cgroups=self.cgroups,
@@ -112,11 +152,7 @@ class _Compiler:
     # --- who and where
 
     def _user(self) -> User:
-        spec = self.spec
-        wanted = spec.user
-        if wanted is None and spec.rootfs is None:
-            wanted = f"{self.host.uid}:{self.host.gid}" if self.rootless else _NOBODY
-        return rootfs.resolve_user(spec, wanted, rootless=self.rootless)
+        return rootfs.resolve_user(self.spec, _wanted_user(self.spec, self.host), rootless=self.rootless)
 
     def _namespaces(self) -> tuple[str, ...]:
         asked = dict(self.spec.namespaces)
@@ -152,8 +188,7 @@ class _Compiler:
         # /proc/sys shows the writer's own namespaces, so the host's /proc, which nobody can have swapped, will do.
         for name, value in self.spec.sysctls.items():
             yield operation("write", "/proc/sys/" + name.replace(".", "/"), value)
-        if self.spec.oom_score_adj is not None:
-            yield operation("write", "/proc/self/oom_score_adj", str(self.spec.oom_score_adj))
+        yield from _oom_score(self.spec)
 
     # --- the file system
 
@@ -211,18 +246,6 @@ class _Compiler:
             yield operation("set_attributes", "/", 0, ("ro",), (), "")
 
     # --- the process itself
-
-    def _process(self) -> Iterator[Operation]:
-        # The host's home directories are not writable here; /tmp is the container's own.
-        home = "/tmp" if self.spec.rootfs is None else self.user.home
-        return process_operations(
-            self.spec,
-            self.user,
-            defaults.environment(self.spec, home, self.spec.hostname or self.id),
-            available=self.host.bounding,
-            # In a user namespace of one id setgroups(2) is denied, and the ids are mapped as wanted already.
-            set_groups=not self.rootless,
-        )
 
     def _guarantees(self) -> Mapping[str, Any]:
         spec = self.spec

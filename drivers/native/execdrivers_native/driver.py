@@ -31,7 +31,7 @@ _ALWAYS = frozenset(
     namespace.host.network namespace.host.uts namespace.host.ipc namespace.host.cgroup namespace.host.time
     hostname domainname user cwd umask tty rlimits capabilities no-new-privileges oom-score-adj
     sysctl masked-paths readonly-paths network.none network.host init
-    pids recover signal kill-all
+    exec pids recover signal kill-all
     """.split()
 )
 #: What takes privilege as well.
@@ -45,6 +45,7 @@ _CONTROLLERS = {
     "cgroup.cpu": "cpu",
     "cgroup.cpu-shares": "cpu",
     "cgroup.cpuset": "cpuset",
+    "update": "memory",
 }
 _NEEDS_ROOT = Problem("it takes privilege on this host", "run as root")
 
@@ -72,6 +73,11 @@ class NativeDriver(Driver):
         else:
             missing.update(dict.fromkeys(_PRIVILEGED, _NEEDS_ROOT))
             missing["namespace.host.pid"] = _NEEDS_ROOT
+        freezer = "freezer" if facts.cgroups.v1 else ""
+        if problem := self._cgroup_problem(freezer):
+            missing["pause"] = problem
+        else:
+            features.add("pause")
         for feature, controller in _CONTROLLERS.items():
             problem = self._cgroup_problem(controller)
             if feature == "cgroup.swap" and not problem and not facts.cgroups.swap:
@@ -98,7 +104,7 @@ class NativeDriver(Driver):
         layout = self.host.cgroups
         if not self.host.privileged:
             return Problem("without privilege no cgroup can be made", "run as root")
-        if not layout.version(controller):
+        if controller and not layout.version(controller):
             return Problem(
                 f"no cgroup hierarchy has the controller {controller}", "mount it, or enable it in the kernel"
             )
@@ -138,10 +144,13 @@ class NativeDriver(Driver):
             cgroups.remove(made)
             raise
         handle = NativeHandle(
+            id=request.id,
+            directory=request.directory,
+            host=self.host,
             pid=child.pid,
             exit_fd=child.pidfd,
             start_time=pidfd.start_time(child.pid),
-            own_pids="pid" in compiled.namespaces,
+            namespaces=compiled.guarantees["namespaces"],
             made=made,
             guarantees=compiled.guarantees,
             launch=launch,
@@ -175,10 +184,13 @@ class NativeDriver(Driver):
         fd = pidfd.open_checked(state["pid"], state["start_time"]) if state["pid"] else None
         made = [CgroupDir.from_dict(data) for data in state["cgroups"]]
         handle = NativeHandle(
+            id=id,
+            directory=directory,
+            host=self.host,
             pid=state["pid"],
             exit_fd=-1 if fd is None else fd,
             start_time=state["start_time"],
-            own_pids=state["own_pids"],
+            namespaces=state["namespaces"],
             made=made,
             guarantees=state["guarantees"],
         )

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import json
 import os
 import select
 import signal
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from execdrivers import cgroups, pidfd
 from execdrivers.cgroups import CgroupDir
-from execdrivers.driver import Handle
+from execdrivers.driver import ExecRequest, Handle, ProcessHandle
+from execdrivers.errors import LaunchError, OperationError
 from execdrivers.exit import Exit
-from execdrivers.launcher import Launch
+from execdrivers.launcher import Launch, Started, spawn_launcher
+from execdrivers_native.compile import compile_exec
+from execdrivers_native.host import Host
+
+if TYPE_CHECKING:
+    from execdrivers.spec import Resources
 
 __all__ = ["NativeHandle"]
+
+
+#: File in the container's directory: cgroups that were made after its start, by whichever program.
+_LATER = "cgroups.json"
 
 
 class NativeHandle(Handle):
@@ -26,19 +38,25 @@ class NativeHandle(Handle):
     def __init__(
         self,
         *,
+        id: str,
+        directory: str,
+        host: Host,
         pid: int,
         exit_fd: int,
         start_time: int | None,
-        own_pids: bool,
+        namespaces: Sequence[str],
         made: Sequence[CgroupDir],
         guarantees: Mapping[str, Any],
         launch: Launch | None = None,
     ) -> None:
         self.pid: int | None = pid
         self.exit_fd = exit_fd
+        self._id = id
+        self._later = f"{directory}/{_LATER}"
+        self._host = host
         self._start_time = start_time
-        self._own_pids = own_pids
-        self._cgroups = tuple(made)
+        self._namespaces = tuple(namespaces)
+        self._made = tuple(made)
         self._guarantees = guarantees
         self._launch = launch
 
@@ -52,14 +70,17 @@ class NativeHandle(Handle):
         signal.pidfd_send_signal(self.exit_fd, number)
 
     def kill(self) -> None:
-        if not self._own_pids:
-            cgroups.kill(self._cgroups)
+        if "pid" not in self._namespaces:
+            cgroups.kill(self._cgroups())
         # With a pid namespace the kernel ends all its processes with the first.
         with contextlib.suppress(ProcessLookupError):
             self.signal(signal.SIGKILL)
+        if os.path.exists(self._later):  # the freezer of v1 holds even what is killed
+            with contextlib.suppress(OSError):
+                cgroups.thaw(self._cgroups())
 
     def exit(self) -> Exit:
-        oom_kills = cgroups.oom_kills(self._cgroups)
+        oom_kills = cgroups.oom_kills(self._cgroups())
         status = pidfd.wait_status(self.exit_fd)
         reported = self._launch.exit_status() if self._launch else None
         self.pid = None
@@ -77,26 +98,81 @@ class NativeHandle(Handle):
     def delete(self) -> None:
         self.kill()
         if self.exit_fd >= 0:
-            poll = select.poll()
-            poll.register(self.exit_fd, select.POLLIN)
-            poll.poll()  # SIGKILL is on its way to it
-            pidfd.wait_status(self.exit_fd)
-        cgroups.remove(self._cgroups)
-        self._cgroups = ()
+            _await(self.exit_fd)
+        cgroups.remove(self._cgroups())
+        self._made = ()
         self.pid = None
         self.close()
 
     def pids(self) -> Sequence[int]:
-        if self._cgroups:
-            return cgroups.processes(self._cgroups)
-        return [] if self.pid is None else _descendants(self.pid)
+        made = self._cgroups()
+        if made:
+            return cgroups.processes(made)
+        return [] if self.pid is None else _in_pid_namespace(self.pid)
+
+    def exec(self, request: ExecRequest) -> JoinedProcess:
+        launch = Launch(compile_exec(request.spec, self._id, self._host, self._namespaces))
+        try:
+            child = spawn_launcher(launch, request.stdio, more=(self.exit_fd,))
+        except BaseException:
+            launch.close()
+            raise
+        process = JoinedProcess(child)
+        try:
+            launch.started()
+            launch.ready()
+            process.hold(launch)
+            cgroups.move(self._cgroups(), lambda: (process.joined,))
+            launch.go()
+        except BaseException:
+            launch.close()  # what waits for its word gives up
+            _await(child.pidfd)
+            process.close()
+            raise
+        launch.close()
+        return process
+
+    def pause(self) -> None:
+        with _told("pause"):
+            self._extend(cgroups.plan(None, self._id, self._host.cgroups, track=True))
+            cgroups.freeze(self._cgroups())
+
+    def resume(self) -> None:
+        with _told("resume"):
+            cgroups.thaw(self._cgroups())
+
+    def update(self, resources: Resources) -> None:
+        with _told("update"):
+            self._extend(cgroups.plan(resources, self._id, self._host.cgroups))
+
+    def _cgroups(self) -> tuple[CgroupDir, ...]:
+        """Those made at the start, and later ones, which may be another program's doing."""
+        try:
+            with open(self._later, encoding="ascii") as file:
+                return (*self._made, *map(CgroupDir.from_dict, json.load(file)))
+        except FileNotFoundError:
+            return self._made
+
+    def _extend(self, wanted: Sequence[CgroupDir]) -> None:
+        """Bring these cgroups into force, with all processes in them."""
+        before = self._cgroups()
+        made = cgroups.extend(before, wanted)
+        if not made:
+            return
+        later = [attrs.asdict(cgroup) for cgroup in (*before[len(self._made) :], *made)]
+        with open(f"{self._later}.new", "w", encoding="ascii") as file:
+            json.dump(later, file)
+        os.rename(f"{self._later}.new", self._later)
+        assert self.pid is not None
+        first = self.pid
+        cgroups.move(made, lambda: _in_pid_namespace(first))
 
     def state(self) -> Mapping[str, Any]:
         return {
             "pid": self.pid,
             "start_time": self._start_time,
-            "own_pids": self._own_pids,
-            "cgroups": [attrs.asdict(cgroup) for cgroup in self._cgroups],
+            "namespaces": list(self._namespaces),
+            "cgroups": [attrs.asdict(cgroup) for cgroup in self._made],
             "guarantees": dict(self._guarantees),
         }
 
@@ -104,13 +180,79 @@ class NativeHandle(Handle):
         return self._guarantees
 
 
-def _descendants(pid: int) -> list[int]:
-    """The process and all below it: orphans become children of a pid namespace's first process, so none is missed."""
-    found, pending = [], [pid]
-    while pending:
-        found.append(pending.pop())
+class JoinedProcess(ProcessHandle):
+    """One more process in a container. Our child waits for it outside and ends as it does (c/exec.c, op_join)."""
+
+    def __init__(self, outside: Started) -> None:
+        self.exit_fd = outside.pidfd
+        self.pid: int | None = None
+        self._pidfd = -1
+
+    @property
+    def joined(self) -> int:
+        """The pid."""
+        assert self.pid is not None
+        return self.pid
+
+    def hold(self, launch: Launch) -> None:
+        """Take hold of the process that joined, while it waits."""
+        self.pid, self.terminal = launch.pid, launch.terminal
+        self._pidfd = pidfd.open(self.joined)
+
+    def signal(self, number: signal.Signals) -> None:
+        if self._pidfd < 0:
+            raise ProcessLookupError("the process has ended")
+        pidfd.send_signal(self._pidfd, number)
+
+    def exit(self) -> Exit:
+        status = pidfd.wait_status(self.exit_fd)
+        self.pid = None
+        return Exit(reason="unknown") if status is None else Exit.from_wait_status(status)
+
+    def close(self) -> None:
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        super().close()
+
+
+def _await(fd: int) -> None:
+    """Until the process behind the pidfd has ended, and reap it: SIGKILL is on its way to it."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    poll.poll()
+    pidfd.wait_status(fd)
+
+
+@contextlib.contextmanager
+def _told(operation: str) -> Iterator[None]:
+    """What the kernel refuses, in our terms."""
+    try:
+        yield
+    except OSError as error:
+        path = str(error.filename or "")
+        value = getattr(error, "value", "")
+        what = f"cannot write {value!r} to {path}" if value else path
+        message = f"{operation}: {what}: {error.strerror}" if not isinstance(error, LaunchError) else error.message
+        remedy = "the processes use more already: choose a higher limit" if error.errno == errno.EBUSY else ""
+        raise OperationError(message, operation=operation, errno=error.errno or 0, path=path, remedy=remedy) from error
+
+
+def _in_pid_namespace(pid: int) -> list[int]:
+    """The processes of the same pid namespace, and those of namespaces below it: all have the first one above them."""
+    try:
+        own = os.stat(f"/proc/{pid}/ns/pid").st_ino
+    except OSError:
+        return []
+    found, pending = set(), []
+    for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            for task in os.listdir(f"/proc/{found[-1]}/task"):
-                with open(f"/proc/{found[-1]}/task/{task}/children", encoding="ascii") as file:
-                    pending.extend(map(int, file.read().split()))
+            if os.stat(f"/proc/{name}/ns/pid").st_ino == own:
+                pending.append(int(name))
+    while pending:
+        found.add(above := pending.pop())
+        with contextlib.suppress(OSError):
+            for task in os.listdir(f"/proc/{above}/task"):
+                with open(f"/proc/{above}/task/{task}/children", encoding="ascii") as file:
+                    pending.extend(child for child in map(int, file.read().split()) if child not in found)
     return sorted(found)

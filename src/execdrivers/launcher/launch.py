@@ -39,9 +39,14 @@ class Launch:
     ``descriptors`` are to be the launcher's from 3 on: plan, socket, image; `started` closes our copies.
     """
 
-    def __init__(self, operations: Iterable[Operation]) -> None:
-        """Raises `LaunchError` when descriptors or memory are used up."""
+    def __init__(self, operations: Iterable[Operation], stdio: Stdio | None = None) -> None:
+        """``stdio``: for a launcher that is started through a tool and takes them itself (operations channel, stdio),
+        so that the tool does not hold them open; they must stay open until `ready` returns.
+
+        Raises `LaunchError` when descriptors or memory are used up.
+        """
         self.operations = tuple(operations)
+        self._stdio = stdio
         #: Of the launcher as the host sees it, once `ready`; set early where the launcher is our own child.
         self.pid: int | None = None
         #: Master of the container's terminal, once `ready`, where the plan makes one; the taker closes it.
@@ -86,6 +91,9 @@ class Launch:
             if kind == lib.ED_CHANNEL:
                 os.close(self._control)
                 self._control, tool = fd, -1  # from here on the launcher's end closes with the launcher
+                if self._stdio is not None:
+                    given = (self._stdio.stdin, self._stdio.stdout, self._stdio.stderr)
+                    _checked(lib.ed_send_stdio(fd, ffi.new("int[3]", given)), "stdio")
             else:
                 self.terminal = fd if fd >= 0 else None
                 return
@@ -180,10 +188,19 @@ class Reaper:
             self._statuses[self._launch.step] = message[1]
         return self._statuses[pid]
 
-    def close(self) -> None:
-        """Let go of it; it leaves when the last of its processes has. May be called twice."""
+    @property
+    def exit_fd(self) -> int:
+        """Readable when the tool and all that it made have ended: for `Launch.ready`."""
+        return self._process.pidfd
+
+    def close(self, timeout: float = 0.0) -> None:
+        """Let go of it. It leaves when the last of its processes has; that is waited for, so many seconds. May be
+        called twice."""
         self._launch.close()
         if self._process.pidfd >= 0:
+            poll = select.poll()
+            poll.register(self._process.pidfd, select.POLLIN)
+            poll.poll(1000 * timeout)
             pidfd.wait_status(self._process.pidfd)
             os.close(self._process.pidfd)
             self._process = Started(self._process.pid, -1)

@@ -156,7 +156,7 @@ _SCHEMA: dict[str, tuple[int, str]] = {
     "loopback": (lib.ED_OP_LOOPBACK, ""),
     "rlimit": (lib.ED_OP_RLIMIT, "resource:int soft:int hard:int"),
     "session": (lib.ED_OP_SESSION, ""),
-    "console": (lib.ED_OP_CONSOLE, "rows:int columns:int uid:int"),
+    "console": (lib.ED_OP_CONSOLE, "rows:int columns:int uid:int first:bool"),
     "bounding": (lib.ED_OP_BOUNDING, "capabilities:caps"),
     "identity": (lib.ED_OP_IDENTITY, "uid:int gid:int set_groups:bool groups:ints"),
     "capabilities": (lib.ED_OP_CAPABILITIES, "effective:caps permitted:caps inheritable:caps ambient:caps"),
@@ -167,6 +167,8 @@ _SCHEMA: dict[str, tuple[int, str]] = {
     "exec": (lib.ED_OP_EXEC, "init:bool candidates:strs args:strs env:strs"),
     "channel": (lib.ED_OP_CHANNEL, ""),
     "unmount": (lib.ED_OP_UNMOUNT, "destination:str"),
+    "join": (lib.ED_OP_JOIN, "namespaces:namespaces"),
+    "stdio": (lib.ED_OP_STDIO, ""),
     "adopt": (lib.ED_OP_ADOPT, "args:strs env:strs descriptors:int"),
 }
 

@@ -34,15 +34,16 @@ def process_operations(
     *,
     available: int = _ALL,
     set_groups: bool = True,
+    first: bool = True,
 ) -> Iterator[Operation]:
     """Terminal, limits, identity, capabilities, the waiting for `Launch.go`, and the command.
 
     ``available`` is the mask of the capabilities that the caller has to give; others are left out. Not ``set_groups``
-    where setgroups(2) is denied (a user namespace of one id).
+    where setgroups(2) is denied (a user namespace of one id). Not ``first`` for one more process of a container.
     """
     if spec.tty:
         rows, columns = spec.console_size or (0, 0)
-        yield operation("console", rows, columns, user.uid)
+        yield operation("console", rows, columns, user.uid, int(first))
     for name, limit in spec.rlimits.items():  # late: they hold for the launcher too
         yield operation("rlimit", _RLIMITS[name.removeprefix("RLIMIT_")], limit.soft, limit.hard)
     caps = capability_sets(spec.capabilities, root=user.uid == 0)

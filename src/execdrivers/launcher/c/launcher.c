@@ -125,6 +125,30 @@ int await_go(void)
     return n == sizeof message && message.kind == ED_GO ? 0 : -ECANCELED;
 }
 
+/* The three descriptors that the caller sends; close-on-exec. */
+int receive_stdio(int fds[3])
+{
+    struct ed_message message;
+    struct {
+        void *base;
+        size_t length;
+    } part = {&message, sizeof message};
+    struct {
+        size_t length;
+        int level, type, fds[3], padding;
+    } rights = {0};
+    struct message_header header = {
+        .parts = (void *)&part, .part_count = 1, .control = &rights, .control_length = sizeof rights};
+    long n;
+    do
+        n = sys3(__NR_recvmsg, ED_CONTROL_FD, &header, 0x40000000 /* MSG_CMSG_CLOEXEC */);
+    while (n == -EINTR);
+    if (n != sizeof message || message.kind != ED_STDIO || rights.length != 28 || rights.type != 1 /* SCM_RIGHTS */)
+        return n < 0 ? (int)n : -ECANCELED;
+    memcpy(fds, rights.fds, sizeof rights.fds);
+    return 0;
+}
+
 typedef int operation(struct launcher *, struct args *);
 
 static operation *const operations[] = {
@@ -157,7 +181,9 @@ static operation *const operations[] = {
     [ED_OP_EXEC] = op_exec,
     [ED_OP_CHANNEL] = op_channel,
     [ED_OP_UNMOUNT] = op_unmount,
+    [ED_OP_JOIN] = op_join,
     [ED_OP_ADOPT] = op_adopt,
+    [ED_OP_STDIO] = op_stdio,
 };
 
 #define OPERATION_COUNT (sizeof operations / sizeof *operations)

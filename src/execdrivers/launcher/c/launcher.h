@@ -30,6 +30,7 @@ size_t text_length(const char *text);
 void note(struct launcher *l, const char *text);
 void send_message(struct launcher *l, uint32_t kind, int error, int fd);
 int await_go(void);
+int receive_stdio(int fds[3]);
 
 /* mounts.c */
 int op_propagation(struct launcher *l, struct args *args);
@@ -51,6 +52,7 @@ int op_hostname(struct launcher *l, struct args *args);
 int op_domainname(struct launcher *l, struct args *args);
 int op_loopback(struct launcher *l, struct args *args);
 int op_channel(struct launcher *l, struct args *args);
+int op_stdio(struct launcher *l, struct args *args);
 /* process.c */
 int op_rlimit(struct launcher *l, struct args *args);
 int op_session(struct launcher *l, struct args *args);
@@ -64,6 +66,7 @@ int op_chdir(struct launcher *l, struct args *args);
 int op_ready(struct launcher *l, struct args *args);
 /* exec.c */
 int op_exec(struct launcher *l, struct args *args);
+int op_join(struct launcher *l, struct args *args);
 int op_adopt(struct launcher *l, struct args *args);
 
 #endif

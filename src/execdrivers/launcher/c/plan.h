@@ -37,7 +37,8 @@ enum ed_op {
     ED_OP_LOOPBACK,      /* lo up */
     ED_OP_RLIMIT,        /* resource, soft, hard */
     ED_OP_SESSION,       /* setsid */
-    ED_OP_CONSOLE,       /* rows, columns, uid: a terminal of the container's own devpts as stdio and /dev/console */
+    ED_OP_CONSOLE,       /* rows, columns, uid, first: a terminal of the container's own devpts as stdio, and as
+                            /dev/console for the first process */
     ED_OP_BOUNDING,      /* mask: drop all else from the bounding set */
     ED_OP_IDENTITY,      /* uid, gid, set groups, groups */
     ED_OP_CAPABILITIES,  /* effective, permitted, inheritable, ambient */
@@ -48,8 +49,11 @@ enum ed_op {
     ED_OP_EXEC,          /* init, candidates, args, env */
     ED_OP_CHANNEL,       /* no tool between: a socket of our own, "/" as the root, all other descriptors closed */
     ED_OP_UNMOUNT,       /* destination: the topmost mount there */
+    ED_OP_JOIN,          /* flags: a child goes on, in those namespaces of the process whose pidfd is descriptor 6;
+                            we end as it does */
     ED_OP_ADOPT,         /* args, env, count: run a tool, reap and report it and what it leaves behind; so many of
                             the descriptors from 6 on become the tool's from 3 on */
+    ED_OP_STDIO,         /* take 0, 1, 2 from the caller, through the socket: no tool holds them open */
 };
 
 enum ed_kind {
@@ -60,6 +64,7 @@ enum ed_kind {
     ED_GO,        /* from the caller */
     ED_CHANNEL,   /* the socket for all messages to come */
     ED_REAPED,    /* step is the pid of a process that was adopted, error its wait status */
+    ED_STDIO,     /* from the caller: three descriptors come along */
 };
 
 struct ed_message {

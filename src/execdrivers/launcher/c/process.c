@@ -26,9 +26,23 @@ int op_session(struct launcher *l, struct args *args)
     return result < 0 ? (int)result : 0;
 }
 
+/* By descriptor, and onto a file made just now: neither end can be swapped for another (CVE-2025-52565). */
+static int bind_console(int slave)
+{
+    scoped_fd place = (int)sys4(__NR_openat, AT_FDCWD, "/dev/console",
+                                O_CREAT | O_EXCL | O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (place < 0)
+        return place;
+    scoped_fd tree = (int)sys3(__NR_open_tree, slave, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+    if (tree < 0)
+        return tree;
+    return (int)sys5(__NR_move_mount, tree, "", place, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+}
+
 int op_console(struct launcher *l, struct args *args)
 {
     uint64_t rows = arg_int(args), columns = arg_int(args), uid = arg_int(args);
+    int first = (int)arg_int(args);
     if (args->bad)
         return -EBADMSG;
     l->console = (int)sys4(__NR_openat, AT_FDCWD, "/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NOFOLLOW, 0);
@@ -48,15 +62,7 @@ int op_console(struct launcher *l, struct args *args)
         result = sys3(__NR_fchown, slave, uid, -1);
     if (result < 0)
         return (int)result;
-    /* By descriptor, and onto a file made just now: neither end can be swapped for another (CVE-2025-52565). */
-    scoped_fd place = (int)sys4(__NR_openat, AT_FDCWD, "/dev/console",
-                                O_CREAT | O_EXCL | O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (place < 0)
-        return place;
-    scoped_fd tree = (int)sys3(__NR_open_tree, slave, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
-    if (tree < 0)
-        return tree;
-    result = sys5(__NR_move_mount, tree, "", place, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+    result = first ? bind_console(slave) : 0;
     if (result >= 0)
         result = sys3(__NR_ioctl, slave, TIOCSCTTY, 0);
     for (int fd = 0; fd <= 2 && result >= 0; fd++)

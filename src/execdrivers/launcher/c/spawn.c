@@ -209,6 +209,20 @@ int ed_receive(int control, struct ed_message *message, int *fd, int *pid)
     return n == sizeof *message;
 }
 
+int ed_send_stdio(int control, const int *fds)
+{
+    struct ed_message message = {.kind = ED_STDIO};
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(3 * sizeof(int))];
+    } extra = {.header = {.cmsg_len = CMSG_LEN(3 * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+    memcpy(CMSG_DATA(&extra.header), fds, 3 * sizeof(int));
+    struct iovec part = {&message, sizeof message};
+    struct msghdr header = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &extra, .msg_controllen = sizeof extra};
+    return sendmsg(control, &header, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
 int ed_go(int control)
 {
     struct ed_message message = {.kind = ED_GO};

@@ -39,6 +39,9 @@ int ed_spawn(const struct ed_spawn *how, struct ed_child *child);
  * Returns 1; 0 at the end; or -errno. */
 int ed_receive(int control, struct ed_message *message, int *fd, int *pid);
 
+/* Hand the launcher the three descriptors that its operation stdio waits for. Returns 0 or -errno. */
+int ed_send_stdio(int control, const int *fds);
+
 /* Tell the launcher to go on. Returns 0 or -errno. */
 int ed_go(int control);
 

@@ -1,0 +1,86 @@
+"""exec, pause and update on native: what the conformance kit cannot know of."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from execdrivers import DEVNULL, PIPE, ContainerSpec, Engine, cgroups
+
+pytestmark = pytest.mark.needs("root", "busybox")
+
+
+def spec(rootfs: Path, **fields: object) -> ContainerSpec:
+    return ContainerSpec.build(["sleep", "60"], rootfs=rootfs, init=True, **fields)
+
+
+def test_a_process_nobody_waited_for_does_not_hold_up_the_end(engine: Engine, rootfs: Path) -> None:
+    with engine.create(spec(rootfs), driver="native", stdin=DEVNULL) as container:
+        container.start()
+        process = container.exec(["true"])
+        while process.pid in container.pids():
+            pass
+        container.kill()
+        assert container.wait(timeout=5).signal == 9
+        assert process.wait().ok
+        process.close()
+
+
+def test_the_one_that_waits_outside_is_not_seen_inside(engine: Engine, rootfs: Path) -> None:
+    with engine.create(spec(rootfs), driver="native", stdin=DEVNULL) as container:
+        container.start()
+        with container.exec(["ps", "-o", "comm"], stdout=PIPE) as process:
+            out = process.communicate()[0]
+            assert out is not None
+            assert out.split() == [b"COMMAND", b"init", b"sleep", b"ps"]
+
+
+def test_cgroups_that_another_program_made_go_with_the_container(engine: Engine, rootfs: Path) -> None:
+    with engine.create(spec(rootfs), driver="native", stdin=DEVNULL) as container:
+        container.start()
+        name = f"{cgroups.parent()}/{container.id}"
+        layout = cgroups.look()
+        assert not cgroups.find(name, layout)
+        program = (
+            "import sys, execdrivers; e = execdrivers.Engine(sys.argv[1]); c = e.get(sys.argv[2]);"
+            "c.pause(); c.resume(); c.update(pids=7, memory='32M')"
+        )
+        subprocess.run([sys.executable, "-c", program, engine.root, container.id], check=True)
+        made = cgroups.find(name, layout)
+        assert made
+        assert set(cgroups.processes([c for c in made if "pids" in c.controllers])) == set(container.pids())
+        with container.exec(["sleep", "60"]) as process:
+            for cgroup in made:
+                assert process.pid in cgroups.processes([cgroup])
+        container.delete(force=True)
+        assert not cgroups.find(name, layout)
+
+
+def test_memory_with_swap_goes_up_and_down(engine: Engine, rootfs: Path) -> None:
+    with engine.create(spec(rootfs, memory="64M"), driver="native", stdin=DEVNULL) as container:
+        container.start()
+        name = f"{cgroups.parent()}/{container.id}"
+        for size in (128, 32, 48):
+            container.update(memory=size << 20)
+            found = next(c for c in cgroups.find(name, cgroups.look()) if "memory" in c.controllers)
+            file = "memory.max" if found.version == 2 else "memory.limit_in_bytes"
+            assert int((Path(found.path) / file).read_text()) == size << 20
+
+
+def test_without_privilege(tmp_path: Path) -> None:
+    """One more process in a container of an ordinary user."""
+    program = (
+        "import execdrivers as x; e = x.Engine(); c = e.create(x.ContainerSpec(['sleep', '60']), driver='native');"
+        "c.start(); p = c.exec(['sh', '-c', 'id -u; exit 3'], stdout=x.PIPE); print(p.communicate(), p.returncode);"
+        "c.delete(force=True)"
+    )
+    ordinary: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": [], "cwd": "/", "capture_output": True}
+    reached = subprocess.run(["/usr/bin/env", sys.executable, "-c", "import execdrivers.engine"], **ordinary)
+    if reached.returncode:
+        pytest.skip("an ordinary user cannot run this interpreter")
+    done = subprocess.run([sys.executable, "-c", program], text=True, **ordinary)
+    assert done.stdout == "(b'65534\\n', None) 3\n", done.stderr
