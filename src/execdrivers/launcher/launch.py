@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import select
+import signal
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +26,8 @@ LAUNCHER_PATH = f"/proc/self/fd/{lib.ED_LAUNCHER_FD}"
 
 _lock = threading.Lock()
 _image = -1
+#: Reapers that nobody waits for. They are children of this program, which has to look after those that have left.
+_leaving: list[int] = []
 
 
 class Started(NamedTuple):
@@ -81,6 +85,8 @@ class Launch:
         while True:
             self._await(timeout, tool)
             message = self._receive()
+            if message is None and tool >= 0:
+                raise _tool_ended()
             if message is None:
                 raise LaunchError(
                     "the launcher was killed before the container was ready",
@@ -131,7 +137,7 @@ class Launch:
         if not events:
             raise LaunchError(f"nothing has started within {timeout} seconds", step="launch", errno=errno.ETIMEDOUT)
         if all(fd == tool for fd, _ in events):
-            raise LaunchError("the tool ended without having started the container", step="launch")
+            raise _tool_ended()
 
     def _receive(self) -> tuple[int, int, int] | None:
         """Kind, error and descriptor of the next message; None: no more. A failure is raised."""
@@ -158,6 +164,7 @@ class Reaper:
     def __init__(self, argv: Sequence[str], stdio: Stdio, *, env: Mapping[str, str], descriptors: Sequence[int] = ()):
         """Start the tool with ``descriptors`` as its 3, 4 …. Raises `LaunchError`."""
         adopt = operation("adopt", tuple(argv), tuple(f"{key}={value}" for key, value in env.items()), len(descriptors))
+        _sweep()
         self._launch = Launch([adopt])
         self._statuses: dict[int, int] = {}
         try:
@@ -193,6 +200,39 @@ class Reaper:
         """Readable when the tool and all that it made have ended: for `Launch.ready`."""
         return self._process.pidfd
 
+    def adopted(self, pid: int) -> bool:
+        """Whether the process is alive and the tool's or one that it left: its end will be told by `status`."""
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+                return int(file.read().rpartition(")")[2].split()[1]) == self._process.pid
+        except (OSError, IndexError):
+            return False
+
+    def kill(self, timeout: float = 10.0) -> None:
+        """Kill the tool and all that it left, until there is none, and close; so many seconds at the most."""
+        deadline = time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(self._process.pidfd, select.POLLIN)
+        while not poll.poll(0) and time.monotonic() < deadline:
+            # What one of them leaves behind becomes the reaper's own child, and is found the next time.
+            for pid in self._children():
+                try:
+                    fd = pidfd.open(pid)
+                except OSError:
+                    continue  # ended meanwhile
+                if self.adopted(pid):
+                    pidfd.send_signal(fd, signal.SIGKILL)
+                os.close(fd)
+            poll.poll(20)
+        self.close()
+
+    def _children(self) -> list[int]:
+        try:
+            with open(f"/proc/{self._process.pid}/task/{self._process.pid}/children", encoding="ascii") as file:
+                return [int(pid) for pid in file.read().split()]
+        except OSError:
+            return []
+
     def close(self, timeout: float = 0.0) -> None:
         """Let go of it. It leaves when the last of its processes has; that is waited for, so many seconds. May be
         called twice."""
@@ -201,9 +241,9 @@ class Reaper:
             poll = select.poll()
             poll.register(self._process.pidfd, select.POLLIN)
             poll.poll(1000 * timeout)
-            pidfd.wait_status(self._process.pidfd)
-            os.close(self._process.pidfd)
+            _leaving.append(self._process.pidfd)
             self._process = Started(self._process.pid, -1)
+        _sweep()
 
 
 def spawn_launcher(
@@ -267,9 +307,25 @@ def _spawn(
     return Started(child.pid, child.pidfd)
 
 
+def _tool_ended() -> LaunchError:
+    return LaunchError("the tool ended without having started the container", step="launch")
+
+
 def _reap(process: Started) -> None:
     os.waitid(os.P_PIDFD, process.pidfd, os.WEXITED)
     os.close(process.pidfd)
+
+
+def _sweep() -> None:
+    """Reap those that have left."""
+    poll = select.poll()
+    with _lock:
+        for fd in _leaving:
+            poll.register(fd, select.POLLIN)
+        for fd, _ in poll.poll(0):
+            pidfd.wait_status(fd)
+            os.close(fd)
+            _leaving.remove(fd)
 
 
 def _launcher_image() -> int:

@@ -64,7 +64,9 @@ int op_channel(struct launcher *l, struct args *args)
         return (int)result;
     send_message(l, ED_CHANNEL, 0, pair[0]);
     result = sys3(__NR_dup3, pair[1], ED_CONTROL_FD, O_CLOEXEC);
-    if (result >= 0) /* the pair among them */
+    close_fd(&pair[0]);
+    close_fd(&pair[1]);
+    if (result >= 0)
         result = sys3(__NR_close_range, ED_LAUNCHER_FD, ~0U, 0);
     if (result >= 0)
         result = l->root = (int)sys4(__NR_openat, AT_FDCWD, "/", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
