@@ -65,6 +65,8 @@ class Layout:
     v2: str
     v2_controllers: frozenset[str]
     swap: bool
+    #: Mount points of v1 hierarchies without a controller (systemd's), which tools make cgroups in as well.
+    named: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -80,6 +82,7 @@ class Layout:
         points: dict[str, list[str]] = {}
         for controller, point in self.v1.items():
             points.setdefault(point, []).append(controller)
+        points.update({point: [] for point in self.named})
         if self.v2:
             points[self.v2] = sorted(self.v2_controllers)
         return points
@@ -89,6 +92,7 @@ def look() -> Layout:
     """The layout of this host, as this program's mount namespace shows it."""
     v1: dict[str, str] = {}
     v2 = ""
+    named: list[str] = []
     known = {line.split()[0] for line in _read_or_empty("/proc/cgroups").splitlines()[1:]}
     for line in _read_or_empty("/proc/self/mountinfo").splitlines():
         fields, _, rest = line.partition(" - ")
@@ -100,13 +104,15 @@ def look() -> Layout:
             for option in options.split(","):
                 if option in known:
                     v1.setdefault(option, mount_point)
+                elif option.startswith("name="):
+                    named.append(mount_point)
     controllers = frozenset(_read_or_empty(f"{v2}/cgroup.controllers").split() if v2 else ())
     if "memory" in v1:
         swap = os.path.exists(f"{v1['memory']}/memory.memsw.limit_in_bytes")
     else:
         # The root of v2 has no memory.swap.max; the kernel has accounted for swap by default since 5.8.
         swap = "memory" in controllers and "swapaccount=0" not in _read_or_empty("/proc/cmdline")
-    return Layout(v1, v2, controllers, swap)
+    return Layout(v1, v2, controllers, swap, tuple(named))
 
 
 @attrs.frozen
@@ -390,11 +396,15 @@ def oom_kills(cgroups: Sequence[CgroupDir]) -> int:
 
 
 def processes(cgroups: Sequence[CgroupDir]) -> list[int]:
-    """Host pids of all processes in the cgroups (the first hierarchy speaks for all)."""
-    for cgroup in cgroups[:1]:
-        with contextlib.suppress(FileNotFoundError):
-            return [int(pid) for pid in _read(f"{cgroup.path}/cgroup.procs").split()]
-    return []
+    """Host pids of all processes in the cgroups and below (the first hierarchy speaks for all)."""
+    pids: list[int] = []
+    pending = [cgroup.path for cgroup in cgroups[:1]]
+    while pending:
+        path = pending.pop()
+        with contextlib.suppress(OSError):
+            pids += map(int, _read(f"{path}/cgroup.procs").split())
+        pending += _below(path)
+    return sorted(pids)
 
 
 def kill(cgroups: Sequence[CgroupDir]) -> None:
@@ -466,19 +476,30 @@ def _exists(cgroup: CgroupDir) -> bool:
 
 
 def remove(cgroups: Sequence[CgroupDir]) -> None:
-    """Remove the directories. Gone already is fine; what is dying is waited for, up to two seconds."""
+    """Remove the directories, and those that a container has made below. Gone already is fine; what is dying is waited
+    for, up to two seconds."""
     for cgroup in filter(_exists, cgroups):
-        pause = 0.0005
-        while True:
-            try:
-                os.rmdir(cgroup.path)
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                # EBUSY: a killed process is still on its way out; the kernel tells nobody when it is through.
-                if error.errno == errno.EBUSY and pause < 1:
-                    time.sleep(pause)
-                    pause *= 2
-                    continue
+        _remove(cgroup.path)
+
+
+def _remove(path: str) -> None:
+    pause = 0.0005
+    while True:
+        try:
+            return os.rmdir(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno != errno.EBUSY or pause > 1:
                 raise
-            break
+        for below in _below(path):
+            _remove(below)
+        # A killed process is still on its way out; the kernel tells nobody when it is through.
+        time.sleep(pause)
+        pause *= 2
+
+
+def _below(path: str) -> list[str]:
+    with contextlib.suppress(FileNotFoundError), os.scandir(path) as entries:
+        return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return []

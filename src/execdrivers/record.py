@@ -56,6 +56,8 @@ class Record:
         """The state by now: one that was running may have ended with nobody there to record it."""
         if self.status in ("creating", "stopped") or is_alive(self.process):
             return self.status
+        if self.status == "created" and self.process is None and self.owned:
+            return "created"  # by a driver that makes the process only at the start
         return "stopped"
 
     @property

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["BUILT_IN", "Registry", "default_registry"]
 
 #: Driver → the module of its plugin, whose entry point has the driver's name.
-BUILT_IN: Mapping[str, str] = {"native": "execdrivers_native", "chroot": "execdrivers_chroot"}
+BUILT_IN: Mapping[str, str] = {name: f"execdrivers_{name}" for name in ("native", "lxc", "oci", "chroot")}
+
+#: What a plugin may fail with: anything, sys.exit() too; an interrupt is not its doing.
+_FAILURES = (Exception, SystemExit, GeneratorExit)
 
 
 class Registry:
@@ -38,9 +41,10 @@ class Registry:
         self._lock = threading.RLock()
         self._manager: pluggy.PluginManager | None = None
         self._to_scan = entry_points
-        self._classes: dict[str, type[Driver]] = {}
         self._drivers: dict[str, Driver] = {}
         self._probes: dict[str, Probe] = {}
+        #: Driver → the plugin that brought it.
+        self._origins: dict[str, str] = {}
         #: Plugins whose drivers nobody has asked for yet, by name.
         self._unasked: dict[str, Any] = {}
 
@@ -66,21 +70,19 @@ class Registry:
         if driver is not None:
             return driver
         with self._lock:
-            if name not in self._classes:
+            if name not in self._drivers:
                 self._find(name)
-            if name not in self._classes:
+            if name not in self._drivers:
                 if name in self.errors:
                     raise self.errors[name].with_traceback(None)
                 raise self._unknown(name)
-            if name not in self._drivers:
-                self._drivers[name] = self._classes[name]()
             return self._drivers[name]
 
     def names(self) -> tuple[str, ...]:
         """All drivers, the strongest first; those in `errors` left out."""
         with self._lock:
             self._load_all()
-            return tuple(sorted(self._classes, key=lambda name: (-self._classes[name].strength, name)))
+            return tuple(sorted(self._drivers, key=lambda name: (-self._drivers[name].strength, name)))
 
     def probe(self, name: str) -> Probe:
         """The driver's answer, asked for once. A driver that cannot even answer is not available."""
@@ -89,8 +91,10 @@ class Registry:
             driver = self.get(name)
             try:
                 probe = driver.probe()
-            except Exception as error:
-                problem = Problem(f"its probe failed: {type(error).__name__}: {error}", "report this to its authors")
+                if not isinstance(probe, Probe):
+                    raise TypeError(f"it gave {probe!r}, which is not a Probe")
+            except _FAILURES as error:
+                problem = Problem(f"its probe failed: {_shown(error)}", "report this to its authors")
                 probe = Probe(available=False, version="", problems=(problem,))
             self._probes[name] = probe
         return probe
@@ -142,7 +146,7 @@ class Registry:
         return driver
 
     def _choose_auto(self, asked: Mapping[str, str], to_run: bool) -> Driver:
-        names = [name for name in self.names() if self._classes[name].strength >= 0]
+        names = [name for name in self.names() if self._drivers[name].strength >= 0]
         reasons, remedies = [], []
         for name in names:
             probe = self.probe(name)
@@ -258,12 +262,14 @@ class Registry:
 
         from execdrivers.hookspecs import PROJECT
 
-        for point in sorted(entry_points(group=PROJECT), key=lambda point: point.name):
-            # The names of built-in drivers are taken, whether those are loaded yet or not.
-            if self._built_in.get(point.name, point.value) != point.value:
-                remedy = "its authors have to choose another name"
-                message = f"plugin {point.value!r} takes the name of a built-in one: {point.name!r}"
-                self._keep(point.value, PluginError(message, remedy=remedy))
+        # The names of built-in drivers are taken, whether those are loaded yet or not.
+        taken = dict(self._built_in)
+        for point in sorted(entry_points(group=PROJECT), key=lambda point: (point.name, point.value)):
+            other = taken.setdefault(point.name, point.value)
+            if other != point.value:
+                whose = "a built-in one" if point.name in self._built_in else f"plugin {other!r}"
+                message = f"plugin {point.value!r} takes the name of {whose}: {point.name!r}"
+                self._keep(point.value, PluginError(message, remedy="its authors have to choose another name"))
             elif not self._plugins().has_plugin(point.name):
                 self._load(point.name, point.load)
         self._to_scan = False
@@ -271,8 +277,8 @@ class Registry:
     def _load(self, name: str, load: Any) -> None:
         try:
             plugin = load()
-        except Exception as error:
-            self._keep(name, PluginError(f"plugin {name!r} failed to import: {type(error).__name__}: {error}"))
+        except _FAILURES as error:
+            self._keep(name, PluginError(f"plugin {name!r} failed to import: {_shown(error)}"))
             return
         try:
             self._add(name, plugin)
@@ -283,13 +289,13 @@ class Registry:
         import pluggy
 
         manager = self._plugins()
+        if manager.is_registered(plugin) or manager.has_plugin(name):
+            raise _unfit(name, "it is already registered")
         try:
             manager.register(plugin, name)
-        except pluggy.PluginValidationError as error:
+        except _FAILURES as error:
             if manager.is_registered(plugin):  # half, by pluggy before 1.7
                 manager.unregister(plugin)
-            raise _unfit(name, error) from error
-        except ValueError as error:
             raise _unfit(name, error) from error
         try:
             manager.check_pending()
@@ -307,38 +313,56 @@ class Registry:
         plugin = self._unasked.pop(name, None)
         if plugin is None:
             return
-        classes: dict[str, type[Driver]] = {}
+        drivers: dict[str, Driver] = {}
         for implementation in self._plugins().hook.execdrivers_register_drivers.get_hookimpls():
             if implementation.plugin is not plugin:
                 continue
             try:
                 brought: list[Any] = list(implementation.function())  # type: ignore[call-overload]
-            except Exception as error:
-                message = f"plugin {name!r} failed to bring its drivers: {type(error).__name__}: {error}"
-                raise PluginError(message) from error
+            except _FAILURES as error:
+                raise PluginError(f"plugin {name!r} failed to bring its drivers: {_shown(error)}") from error
             for driver in brought:
-                self._check(name, driver, classes)
-                classes[driver.name] = driver
-        self._classes.update(classes)
+                self._check(name, driver, drivers)
+                try:
+                    drivers[driver.name] = driver()
+                except _FAILURES as error:
+                    message = f"driver {driver.name!r} of plugin {name!r} cannot be made: {_shown(error)}"
+                    raise PluginError(message) from error
+        self._drivers.update(drivers)
+        self._origins.update(dict.fromkeys(drivers, name))
 
-    def _check(self, plugin: str, driver: type[Driver], others: Mapping[str, type[Driver]]) -> None:
+    def _check(self, plugin: str, driver: type[Driver], others: Mapping[str, Driver]) -> None:
         is_driver = isinstance(driver, type) and issubclass(driver, Driver)
         if not is_driver or not isinstance(getattr(driver, "name", None), str):
             raise PluginError(f"plugin {plugin!r} brings {driver!r}, which is not a subclass of Driver with a name")
-        if driver.interface_version[0] != INTERFACE_VERSION[0]:
-            built, known = (".".join(map(str, version)) for version in (driver.interface_version, INTERFACE_VERSION))
-            error = PluginError(
+        if driver.name == "auto":
+            raise PluginError(f"plugin {plugin!r} brings a driver named 'auto', which has a meaning of its own")
+        taken = driver.name in self._drivers or driver.name in others
+        if taken or self._built_in.get(driver.name, plugin) not in (plugin, driver.__module__.partition(".")[0]):
+            origin = self._origins.get(driver.name, plugin if driver.name in others else "execdrivers")
+            message = f"plugin {plugin!r} brings a driver {driver.name!r}, and there is one of that name in {origin!r}"
+            raise PluginError(message, remedy="uninstall one of the two")
+        error = self._misfit(plugin, driver)
+        if error is not None:
+            # For those who ask for the driver, not the plugin.
+            self.errors.setdefault(driver.name, error)
+            raise error
+
+    def _misfit(self, plugin: str, driver: type[Driver]) -> PluginError | None:
+        version = driver.interface_version
+        if not (isinstance(version, tuple) and len(version) == 2 and all(isinstance(part, int) for part in version)):
+            return PluginError(f"driver {driver.name!r} has the interface version {version!r}, not (major, minor)")
+        if version[0] != INTERFACE_VERSION[0]:
+            built, known = (".".join(map(str, pair)) for pair in (version, INTERFACE_VERSION))
+            return PluginError(
                 f"driver {driver.name!r} was built for interface version {built}, this is {known}",
                 remedy=f"install a version of plugin {plugin!r} for this version of execdrivers",
             )
-            self.errors.setdefault(driver.name, error)
-            raise error
-        taken = driver.name in self._classes or driver.name in others
-        if taken or self._built_in.get(driver.name, plugin) not in (plugin, driver.__module__.partition(".")[0]):
-            message = f"plugin {plugin!r} brings a driver {driver.name!r}, and there is one of that name"
-            raise PluginError(message, remedy="uninstall one of the two")
-        if driver.name == "auto":
-            raise PluginError(f"plugin {plugin!r} brings a driver named 'auto', which has a meaning of its own")
+        missing = sorted(getattr(driver, "__abstractmethods__", ()))
+        if missing:
+            message = f"driver {driver.name!r} of plugin {plugin!r} is not complete: it has no {', no '.join(missing)}"
+            return PluginError(message, remedy="see docs/writing-a-driver.md")
+        return None
 
     def _ask_quietly(self, name: str) -> None:
         try:
@@ -360,6 +384,10 @@ class Registry:
         if close and len(known) > 1:
             remedy += f" (known are {', '.join(('auto', *known))})"
         return UnknownDriver(f"there is no driver {name!r}", remedy=remedy)
+
+
+def _shown(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _unfit(name: str, why: object) -> PluginError:

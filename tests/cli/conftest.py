@@ -79,8 +79,9 @@ def alive(pid: int) -> bool:
 def cli(no_leaks: None, tmp_path: Path) -> Iterator[Cli]:
     program = Cli(tmp_path / "store")
     yield program
-    for name in program.names():
-        program("rm", "-f", name)
+    for entry in program.root.iterdir() if program.root.exists() else ():
+        if entry.is_dir():
+            program("rm", "-f", entry.name)
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +95,8 @@ def _need(drivers: dict[str, Any], name: str) -> str:
     if name not in drivers:
         pytest.skip(f"driver {name} is not installed")
     if not drivers[name]["available"]:
-        pytest.skip(f"driver {name} cannot run here: {drivers[name]['problems']}")
+        told = "; ".join(f"{problem['reason']}; {problem['remedy']}" for problem in drivers[name]["problems"])
+        pytest.skip(f"driver {name} cannot run here: {told}")
     return name
 
 
@@ -103,7 +105,7 @@ def native(drivers: dict[str, Any]) -> str:
     return _need(drivers, "native")
 
 
-@pytest.fixture(params=["chroot", "native"])
+@pytest.fixture(params=["native", "chroot", "lxc", "oci"])
 def driver(request: pytest.FixtureRequest, drivers: dict[str, Any]) -> str:
     return _need(drivers, request.param)
 
@@ -112,3 +114,9 @@ def driver(request: pytest.FixtureRequest, drivers: dict[str, Any]) -> str:
 def run(cli: Cli, rootfs: Path, driver: str) -> tuple[object, ...]:
     """The words that begin a run on each driver."""
     return ("run", "--driver", driver, "--rootfs", rootfs)
+
+
+@pytest.fixture(params=["native", "lxc", "oci"])
+def contained(cli: Cli, rootfs: Path, request: pytest.FixtureRequest, drivers: dict[str, Any]) -> tuple[object, ...]:
+    """As ``run``, on each driver that contains: with namespaces, limits, terminals …"""
+    return ("run", "--driver", _need(drivers, request.param), "--rootfs", rootfs)

@@ -37,7 +37,8 @@ def test_ps(cli: Cli, run: tuple[object, ...], driver: str) -> None:
     assert cli("ps", "-q").stdout == ""
 
 
-def test_names_that_do_not_exist_do_not_stop_the_others(cli: Cli, run: tuple[object, ...]) -> None:
+def test_names_that_do_not_exist_do_not_stop_the_others(cli: Cli, rootfs: Path, native: str) -> None:
+    run = ("run", "--driver", native, "--rootfs", rootfs)
     cli(*run, "--name", "a", "true")
     cli(*run, "--name", "b", "true")
     result = cli("inspect", "a", "nosuch", "b")
@@ -112,7 +113,7 @@ def test_drivers(cli: Cli) -> None:
     columns, *rows = text.partition("\n\n")[0].splitlines()
     assert columns.split() == ["NAME", "AVAILABLE", "VERSION", "FEATURES"]
     names = {row.split()[0] for row in rows}
-    assert {"native", "chroot"} <= names
+    assert {"native", "lxc", "oci", "chroot"} <= names
     data = json.loads(cli("drivers", "--json").stdout)
     assert {driver["name"] for driver in data["drivers"]} == names
     for driver in data["drivers"]:

@@ -132,7 +132,7 @@ def test_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("bind", "/", "/c"),
     ]
     first, second, third = (mount.parse_options() for mount in mounts)
-    assert (first.propagation, first.recursive_bind, "ro" in first.set) == ("rprivate", True, False)
+    assert (first.propagation, first.recursive_bind, "ro" in first.set) == (None, True, False)
     assert second.propagation == "rslave"
     assert "ro" in third.set
 

@@ -79,8 +79,8 @@ def screen(cli: Cli, *words: object) -> Iterator[Screen]:
 
 
 @pytest.fixture
-def shell(rootfs: Path, native: str) -> tuple[object, ...]:
-    return ("run", "--rm", "--name", "term", "-it", "-e", "PS1=prompt> ", "--rootfs", rootfs, "--", "sh")
+def shell(contained: tuple[object, ...]) -> tuple[object, ...]:
+    return (*contained, "--rm", "--name", "term", "-it", "-e", "PS1=prompt> ", "--", "sh")
 
 
 def test_a_shell(cli: Cli, shell: tuple[object, ...]) -> None:
@@ -125,8 +125,8 @@ def test_the_size_is_followed(cli: Cli, shell: tuple[object, ...]) -> None:
         assert it.process.wait(20) == 0
 
 
-def test_all_output_arrives(cli: Cli, rootfs: Path, native: str) -> None:
-    words = ("run", "--rm", "-it", "--rootfs", rootfs, "--", "sh", "-c", "yes line | head -n 20000; echo end")
+def test_all_output_arrives(cli: Cli, contained: tuple[object, ...]) -> None:
+    words = (*contained, "--rm", "-it", "--", "sh", "-c", "yes line | head -n 20000; echo end")
     with screen(cli, *words) as it:
         seen = it.until("end\r\n")
         assert seen.count("line\r\n") == 20000

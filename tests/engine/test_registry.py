@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -146,8 +147,14 @@ def test_a_probe_that_raises(bare):
         raise ZeroDivisionError("oops")
 
     bare.register(plugin(driver("d", probe=fail)))
-    with pytest.raises(DriverUnavailable, match="its probe failed: ZeroDivisionError: oops"):
-        bare.choose("d", SPEC)
+    bare.register(plugin(driver("quits", probe=lambda self: sys.exit(3)), driver("mute", probe=lambda self: None)))
+    for name, told in [
+        ("d", "ZeroDivisionError: oops"),
+        ("quits", "SystemExit: 3"),
+        ("mute", "TypeError: it gave None"),
+    ]:
+        with pytest.raises(DriverUnavailable, match=f"its probe failed: {told}"):
+            bare.choose(name, SPEC)
 
 
 def test_unknown_names(four):
@@ -200,9 +207,38 @@ def test_plugins_that_do_not_fit(bare):
 
 
 def test_a_second_driver_of_the_same_name(four):
+    four.register(plugin(driver("first")), "early")
+    with pytest.raises(PluginError, match=r"plugin 'late' .* there is one of that name in 'early'; uninstall one"):
+        four.register(plugin(driver("first")), "late")
     with pytest.raises(PluginError, match="there is one of that name"):
         four.register(plugin(driver("weak")))
     assert type(four.get("weak")) is WEAK
+
+
+def test_a_plugin_for_a_higher_minor_version(bare):
+    """It may know of features that we have no name for."""
+    bare.register(plugin(driver("d", {"rootfs.host", "telepathy"}, interface_version=(1, 9))))
+    assert bare.choose("auto", SPEC).name == "d"
+
+
+def test_a_driver_that_cannot_be_made(bare):
+    def fail(self):
+        raise SystemExit("no licence")
+
+    with pytest.raises(PluginError, match="driver 'd' of plugin 'p' cannot be made: SystemExit: no licence"):
+        bare.register(plugin(driver("d", __init__=fail)), "p")
+    bare.register(plugin(WEAK))
+    assert bare.names() == ("weak",)
+
+
+def test_a_plugin_that_exits(bare):
+    class Quitter:
+        @hookimpl
+        def execdrivers_register_drivers(self):
+            raise SystemExit(3)
+
+    with pytest.raises(PluginError, match="failed to bring its drivers: SystemExit: 3"):
+        bare.register(Quitter())
 
 
 # --- plugins that are installed
@@ -220,7 +256,7 @@ def installed(tmp_path, program):
         lines = [f"{name.partition('=')[0]} = {name.rpartition('=')[2]}\n" for name in modules]
         (info / "entry_points.txt").write_text("[execdrivers]\n" + "".join(lines))
         for name, source in modules.items():
-            (site / f"{name.rpartition('=')[2]}.py").write_text(source)
+            (site / f"{name.rpartition('=')[2].partition(':')[0]}.py").write_text(source)
         head = f"""
 import sys; sys.path.insert(0, {str(site)!r})
 from execdrivers import *
@@ -273,6 +309,61 @@ for name in ("broken", "outdated"):
     assert lines[3] == "plugin 'broken' failed to import: ModuleNotFoundError: No module named 'nonesuch'"
     assert "built for interface version 0.1" in lines[4]
     assert "plugin 'broken' failed to import" in err, "it may have been the policy: a warning is due"
+
+
+BAD_PLUGINS = {
+    "broken": "import nonesuch",
+    "quits": "import sys; sys.exit(3)",
+    "stops": "raise GeneratorExit",
+    "mistyped": "def f(:",
+    "endless": "def f(): f()\nf()",
+    "partial=missing:attribute": "",
+    "mute": "from execdrivers import hookimpl\n@hookimpl\ndef execdrivers_register_drivers(): return None",
+    "leaver": "from execdrivers import hookimpl\n@hookimpl\ndef execdrivers_register_drivers(): raise SystemExit",
+    "old": DRIVER_PLUGIN.format(name="outdated", version=(0, 1)),
+    "future": DRIVER_PLUGIN.format(name="later", version=(1, 9)),
+    "first": DRIVER_PLUGIN.format(name="twin", version=(1, 0)),
+    "second": DRIVER_PLUGIN.format(name="twin", version=(1, 0)),
+    "shared=one": DRIVER_PLUGIN.format(name="one", version=(1, 0)),
+    "shared=two": DRIVER_PLUGIN.format(name="two", version=(1, 0)),
+}
+
+
+def test_bad_plugins_are_told_and_the_others_work(installed):
+    """As a user sees it, by ``execdrivers drivers`` and ``run``."""
+    out, err = installed(
+        BAD_PLUGINS,
+        """
+from execdrivers.cli import main
+assert main(["drivers"]) == 0
+from execdrivers.registry import default_registry
+assert type(default_registry().get("twin")).__module__ == "first"
+assert default_registry().get("native").name == "native"
+""",
+    )
+    rows = {line.split()[0]: line.split()[1] for line in out.partition("\n\n")[0].splitlines()[1:]}
+    assert {rows[name] for name in ("later", "twin", "one")} == {"yes"}
+    assert {"native", "chroot"} <= rows.keys()
+    told = dict(re.findall(r"^(\S+) cannot be used: (.*)$", out, re.MULTILINE))
+    assert told == {
+        "broken": "plugin 'broken' failed to import: ModuleNotFoundError: No module named 'nonesuch'",
+        "quits": "plugin 'quits' failed to import: SystemExit: 3",
+        "stops": "plugin 'stops' failed to import: GeneratorExit: ",
+        "mistyped": told["mistyped"],
+        "endless": told["endless"],
+        "partial": told["partial"],
+        "mute": "plugin 'mute' failed to bring its drivers: TypeError: 'NoneType' object is not iterable",
+        "leaver": "plugin 'leaver' failed to bring its drivers: SystemExit: ",
+        "old": told["outdated"],
+        "outdated": told["outdated"],
+        "second": "plugin 'second' brings a driver 'twin', and there is one of that name in 'first'",
+        "two": "plugin 'two' takes the name of plugin 'one': 'shared'",
+    }
+    assert "failed to import: SyntaxError" in told["mistyped"]
+    assert "failed to import: RecursionError" in told["endless"]
+    assert "failed to import: AttributeError" in told["partial"]
+    assert "built for interface version 0.1, this is 1." in told["outdated"]
+    assert "Traceback" not in out + err
 
 
 def test_an_installed_policy_is_never_passed_over(installed):

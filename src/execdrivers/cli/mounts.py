@@ -34,7 +34,7 @@ def volume(text: str) -> dict[str, Any]:
         raise UsageError(
             f"-v/--volume: {source!r} is not an absolute path (named volumes are not supported)", remedy=_BIND_USAGE
         )
-    readonly, propagation = False, "rprivate"
+    readonly, propagation = False, ""
     for word in filter(None, words.split(",")):
         if word in ("ro", "rw"):
             readonly = word == "ro"
@@ -71,8 +71,8 @@ def mount(text: str) -> dict[str, Any]:
     source = pairs.pop("source", "")
     if not source:
         raise UsageError(f"--mount {text}: no source", remedy="source=/path/on/the/host")
-    propagation = pairs.pop("bind-propagation", "rprivate")
-    if propagation not in _PROPAGATIONS:
+    propagation = pairs.pop("bind-propagation", "")
+    if propagation and propagation not in _PROPAGATIONS:
         raise UsageError(
             f"--mount {text}: unknown bind-propagation {propagation!r}", remedy=f"one of {', '.join(_PROPAGATIONS)}"
         )
@@ -138,7 +138,9 @@ def _bind(flag: str, source: str, destination: str, options: list[str], propagat
             f"{flag}: {source!r} does not exist on the host",
             remedy=f"mkdir {source} (execdrivers creates nothing on the host)",
         )
-    return {"destination": destination, "type": "bind", "source": source, "options": [*options, propagation]}
+    # Docker's default, rprivate, is what a mount has with every driver when nothing is asked for.
+    asked = [propagation] if propagation else []
+    return {"destination": destination, "type": "bind", "source": source, "options": [*options, *asked]}
 
 
 def _recursion(readonly: bool, recursive: str) -> list[str]:
