@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import re
@@ -84,3 +85,9 @@ def _codes(plan: bytes) -> set[int]:
         found |= set(range(at, at + 4))
         at += 8 + int.from_bytes(plan[at + 4 : at + 8], "little")
     return found
+
+
+def test_leading_a_session_already_is_fine() -> None:
+    op = operations.operation
+    plan = [op("session"), op("session"), op("exec", 0, ("/nonexistent",), ("x",), ())]
+    assert _run_plan(operations.encode(plan)) == (_launcher.lib.ED_FAILED, errno.ENOENT)

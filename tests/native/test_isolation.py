@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import execdrivers
-from execdrivers import CommandNotExecutable, CommandNotFound, LaunchError, SpecError
+from execdrivers import DEVNULL, PIPE, CommandNotExecutable, CommandNotFound, ContainerSpec, LaunchError, SpecError
 from execdrivers.engine import CompletedContainer, Engine
 
 pytestmark = pytest.mark.needs("root", "busybox")
@@ -119,6 +119,27 @@ def test_kernel_files_are_masked_or_readonly(engine: Engine, rootfs: Path) -> No
         "  (echo x >$f) 2>/dev/null && echo wrote $f; done; true"
     )
     assert set(out(engine, script, rootfs).split()) <= {"0"}
+
+
+def test_a_masked_file_is_no_way_to_the_hosts_null_device(engine: Engine, rootfs: Path) -> None:
+    before = os.stat("/dev/null").st_ctime_ns
+    result = sh(engine, "chmod 666 /etc/group; cat /etc/group", rootfs, masked_paths=["/etc/group"])
+    assert "Read-only file system" in result.stderr
+    assert result.stdout == ""
+    assert os.stat("/dev/null").st_ctime_ns == before
+
+
+def test_stdio_is_no_way_to_the_hosts_null_device(engine: Engine, rootfs: Path) -> None:
+    host = os.stat("/dev/null")
+    script = "chmod 600 /proc/self/fd/0 /proc/self/fd/2; stat -Lc %d:%i:%a /proc/self/fd/0; cat; echo >&2 x"
+    spec = ContainerSpec.build(["sh", "-c", script], rootfs=rootfs)
+    with engine.create(spec, driver="native", stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL) as container:
+        container.start()
+        text = (container.communicate()[0] or b"").decode()
+    device, inode, mode = text.strip().split(":")
+    assert (int(device), int(inode)) != (host.st_dev, host.st_ino)
+    assert mode == "600"
+    assert os.stat("/dev/null").st_ctime_ns == host.st_ctime_ns
 
 
 def test_rootfs_is_writable_unless_readonly(engine: Engine, own_rootfs: Path) -> None:

@@ -13,11 +13,11 @@ import attrs
 
 from execdrivers import cgroups, defaults
 from execdrivers.driver import Plan, Step
-from execdrivers.launcher import Operation, operation, process_operations
+from execdrivers.launcher import Operation, filesystems, operation, process_operations
 from execdrivers.launcher.operations import NAMESPACE_FLAGS
 from execdrivers.launcher.process import capability_sets
 from execdrivers.spec import Mount
-from execdrivers_native import filesystems, rootfs
+from execdrivers_native import rootfs
 from execdrivers_native.host import Host
 
 if TYPE_CHECKING:
@@ -196,14 +196,15 @@ class _Compiler:
         spec = self.spec
         yield operation("propagation", "private")
         nodev = ("nodev",) if self.nodev else ()
+        path = rootfs.real_path(spec)
         if spec.ephemeral:
             size = (f"size={spec.ephemeral_size}",) if spec.ephemeral_size else ()
-            yield operation("root_overlay", spec.rootfs or "/", nodev, int(self.rootless), ("mode=700", *size))
+            yield operation("root_overlay", path, nodev, int(self.rootless), ("mode=700", *size))
         elif spec.rootfs is None:
             yield operation("root", "/", 1, ("ro", "nosuid", *nodev))
         else:
             # A user namespace may not take a tree apart whose mounts another one locked together: take it whole.
-            yield operation("root", spec.rootfs, int(self.rootless), nodev)
+            yield operation("root", path, int(self.rootless), nodev)
 
     def _mounts(self) -> tuple[Mount, ...]:
         """The defaults, each replaced by the spec's mount at its destination, then the spec's others."""

@@ -18,7 +18,7 @@ from execdrivers.cgroups import CgroupDir
 from execdrivers.driver import ExecRequest, Handle, ProcessHandle
 from execdrivers.errors import LaunchError, OperationError
 from execdrivers.exit import Exit
-from execdrivers.launcher import Launch, Started, spawn_launcher
+from execdrivers.launcher import Launch, join
 from execdrivers_native.compile import compile_exec
 from execdrivers_native.host import Host
 
@@ -110,27 +110,9 @@ class NativeHandle(Handle):
             return cgroups.processes(made)
         return [] if self.pid is None else _in_pid_namespace(self.pid)
 
-    def exec(self, request: ExecRequest) -> JoinedProcess:
-        launch = Launch(compile_exec(request.spec, self._id, self._host, self._namespaces))
-        try:
-            child = spawn_launcher(launch, request.stdio, more=(self.exit_fd,))
-        except BaseException:
-            launch.close()
-            raise
-        process = JoinedProcess(child)
-        try:
-            launch.started()
-            launch.ready()
-            process.hold(launch)
-            cgroups.move(self._cgroups(), lambda: (process.joined,))
-            launch.go()
-        except BaseException:
-            launch.close()  # what waits for its word gives up
-            _await(child.pidfd)
-            process.close()
-            raise
-        launch.close()
-        return process
+    def exec(self, request: ExecRequest) -> ProcessHandle:
+        operations = compile_exec(request.spec, self._id, self._host, self._namespaces)
+        return join(operations, request.stdio, self.exit_fd, lambda pid: cgroups.move(self._cgroups(), lambda: (pid,)))
 
     def pause(self) -> None:
         with _told("pause"):
@@ -178,42 +160,6 @@ class NativeHandle(Handle):
 
     def guarantees(self) -> Mapping[str, Any]:
         return self._guarantees
-
-
-class JoinedProcess(ProcessHandle):
-    """One more process in a container. Our child waits for it outside and ends as it does (c/exec.c, op_join)."""
-
-    def __init__(self, outside: Started) -> None:
-        self.exit_fd = outside.pidfd
-        self.pid: int | None = None
-        self._pidfd = -1
-
-    @property
-    def joined(self) -> int:
-        """The pid."""
-        assert self.pid is not None
-        return self.pid
-
-    def hold(self, launch: Launch) -> None:
-        """Take hold of the process that joined, while it waits."""
-        self.pid, self.terminal = launch.pid, launch.terminal
-        self._pidfd = pidfd.open(self.joined)
-
-    def signal(self, number: signal.Signals) -> None:
-        if self._pidfd < 0:
-            raise ProcessLookupError("the process has ended")
-        pidfd.send_signal(self._pidfd, number)
-
-    def exit(self) -> Exit:
-        status = pidfd.wait_status(self.exit_fd)
-        self.pid = None
-        return Exit(reason="unknown") if status is None else Exit.from_wait_status(status)
-
-    def close(self) -> None:
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
-        super().close()
 
 
 def _await(fd: int) -> None:

@@ -44,6 +44,11 @@ def resolve_user(spec: ContainerSpec, wanted: str | None, *, rootless: bool) -> 
     return users.resolve(wanted, spec.rootfs or "/", spec.additional_gids)
 
 
+def real_path(spec: ContainerSpec) -> str:
+    """Where the root directory is, symbolic links on the way to it followed: a mount cannot be attached to a link."""
+    return os.path.realpath(spec.rootfs or "/")
+
+
 def _check_directory(path: str) -> None:
     try:
         mode = os.stat(path).st_mode

@@ -8,13 +8,15 @@ is given. A driver uses it as the first process of its containers, and so gets, 
 - errors that name the step, and a missing command that is not an exit of the command;
 - a terminal, a reaping init that tells how the command really ended, and reapers of what tools leave behind.
 
-operations.py has the vocabulary, process.py what concerns the process itself, launch.py the starting of a launcher and
-the talking with it, c/ the program and the caller's C.
+operations.py has the vocabulary, filesystems.py the mounts of a spec, process.py what concerns the process itself,
+launch.py the starting of a launcher and the talking with it, joined.py a launcher for one more process, c/ the program
+and the caller's C.
 """
 
 from __future__ import annotations
 
-from execdrivers.launcher.launch import LAUNCHER_PATH, Launch, Reaper, Started, spawn, spawn_launcher
+from execdrivers.launcher.joined import join
+from execdrivers.launcher.launch import LAUNCHER_PATH, Launch, Reaper, Started, spawn, spawn_launcher, sweep
 from execdrivers.launcher.operations import Operation, encode, operation
 from execdrivers.launcher.process import candidates, environment_list, process_operations
 
@@ -27,8 +29,10 @@ __all__ = [
     "candidates",
     "encode",
     "environment_list",
+    "join",
     "operation",
     "process_operations",
     "spawn",
     "spawn_launcher",
+    "sweep",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -19,7 +20,7 @@ from execdrivers.launcher.operations import Operation, encode, operation
 if TYPE_CHECKING:
     from execdrivers.driver import Stdio
 
-__all__ = ["LAUNCHER_PATH", "Launch", "Reaper", "Started", "spawn", "spawn_launcher"]
+__all__ = ["LAUNCHER_PATH", "Launch", "Reaper", "Started", "spawn", "spawn_launcher", "sweep"]
 
 #: Where a launcher that was given its descriptors finds itself: what a tool is told to execute.
 LAUNCHER_PATH = f"/proc/self/fd/{lib.ED_LAUNCHER_FD}"
@@ -164,7 +165,7 @@ class Reaper:
     def __init__(self, argv: Sequence[str], stdio: Stdio, *, env: Mapping[str, str], descriptors: Sequence[int] = ()):
         """Start the tool with ``descriptors`` as its 3, 4 …. Raises `LaunchError`."""
         adopt = operation("adopt", tuple(argv), tuple(f"{key}={value}" for key, value in env.items()), len(descriptors))
-        _sweep()
+        sweep()
         self._launch = Launch([adopt])
         self._statuses: dict[int, int] = {}
         try:
@@ -196,6 +197,11 @@ class Reaper:
         return self._statuses[pid]
 
     @property
+    def parent(self) -> int:
+        """The pid of the reaper itself: the parent of all whose end it tells."""
+        return self._process.pid
+
+    @property
     def exit_fd(self) -> int:
         """Readable when the tool and all that it made have ended: for `Launch.ready`."""
         return self._process.pidfd
@@ -210,23 +216,27 @@ class Reaper:
 
     def kill(self, timeout: float = 10.0) -> None:
         """Kill the tool and all that it left, until there is none, and close; so many seconds at the most."""
+        if self._process.pidfd < 0:
+            return
         deadline = time.monotonic() + timeout
         poll = select.poll()
         poll.register(self._process.pidfd, select.POLLIN)
         while not poll.poll(0) and time.monotonic() < deadline:
             # What one of them leaves behind becomes the reaper's own child, and is found the next time.
-            for pid in self._children():
+            for pid in self.children():
                 try:
                     fd = pidfd.open(pid)
                 except OSError:
                     continue  # ended meanwhile
-                if self.adopted(pid):
-                    pidfd.send_signal(fd, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    if self.adopted(pid):
+                        pidfd.send_signal(fd, signal.SIGKILL)
                 os.close(fd)
             poll.poll(20)
         self.close()
 
-    def _children(self) -> list[int]:
+    def children(self) -> list[int]:
+        """The pids of all whose end is still to be told."""
         try:
             with open(f"/proc/{self._process.pid}/task/{self._process.pid}/children", encoding="ascii") as file:
                 return [int(pid) for pid in file.read().split()]
@@ -243,7 +253,7 @@ class Reaper:
             poll.poll(1000 * timeout)
             _leaving.append(self._process.pidfd)
             self._process = Started(self._process.pid, -1)
-        _sweep()
+        sweep()
 
 
 def spawn_launcher(
@@ -267,10 +277,13 @@ def spawn_launcher(
     return child
 
 
-def spawn(argv: Sequence[str], stdio: Stdio, descriptors: Sequence[int] = (), *, env: Mapping[str, str]) -> Started:
+def spawn(
+    argv: Sequence[str], stdio: Stdio, descriptors: Sequence[int] = (), *, env: Mapping[str, str], cgroup: int = -1
+) -> Started:
     """Start a tool: ``argv[0]`` is an absolute path. It leads a session of its own and has no descriptors but ``stdio``
-    as 0, 1, 2 (null where negative) and ``descriptors`` from 3 on. Raises `LaunchError`."""
-    return _spawn(argv[0], argv, stdio, descriptors, env)
+    as 0, 1, 2 (null where negative) and ``descriptors`` from 3 on; ``cgroup`` is one of v2 to be born in.
+    Raises `LaunchError`."""
+    return _spawn(argv[0], argv, stdio, descriptors, env, cgroup=cgroup)
 
 
 def _spawn(
@@ -316,8 +329,8 @@ def _reap(process: Started) -> None:
     os.close(process.pidfd)
 
 
-def _sweep() -> None:
-    """Reap those that have left."""
+def sweep() -> None:
+    """Reap the reapers that were let go of and have left since. Each new one sees to that too."""
     poll = select.poll()
     with _lock:
         for fd in _leaving:

@@ -363,7 +363,9 @@ int op_mask(struct launcher *l, struct args *args)
         note(l, "the host's /dev/null is not the null device");
         return -ENODEV;
     }
-    return attach(null, target);
+    /* It is the host's own node: the container's root must not chmod(2) it. */
+    result = set_attributes(null, 0, MOUNT_ATTR_RDONLY, 0, 0);
+    return result < 0 ? (int)result : attach(null, target);
 }
 
 int op_readonly(struct launcher *l, struct args *args)

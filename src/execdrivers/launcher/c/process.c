@@ -23,6 +23,8 @@ int op_session(struct launcher *l, struct args *args)
     (void)l;
     (void)args;
     long result = sys0(__NR_setsid);
+    if (result == -EPERM && sys1(__NR_getsid, 0) == sys0(__NR_getpid)) /* it leads one, as what a tool executes may */
+        return 0;
     return result < 0 ? (int)result : 0;
 }
 

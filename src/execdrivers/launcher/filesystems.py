@@ -1,4 +1,4 @@
-"""Mounts and device nodes of a spec as operations.
+"""Mounts and device nodes of a spec as operations: for launchers that make a container's file system, or a part of it.
 
 The functions are pure and their results kept: most containers of a program have the same mounts.
 """
@@ -11,8 +11,7 @@ from functools import lru_cache
 
 from execdrivers import defaults
 from execdrivers.cgroups import CgroupDir
-from execdrivers.launcher import Operation, operation
-from execdrivers.launcher.operations import MOUNT_ATTRIBUTES
+from execdrivers.launcher.operations import MOUNT_ATTRIBUTES, Operation, operation
 from execdrivers.spec import Device, Mount
 
 __all__ = ["HOST_ROOT_MOUNTS", "cgroup_mounts", "device", "hidden_paths", "mount", "standard_devices"]

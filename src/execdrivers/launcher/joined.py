@@ -1,0 +1,86 @@
+"""One more process in a container that is made of namespaces: a launcher that joins them. For `Handle.exec`."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from execdrivers import pidfd
+from execdrivers.driver import ProcessHandle
+from execdrivers.exit import Exit
+from execdrivers.launcher.launch import Launch, Started, spawn_launcher
+from execdrivers.launcher.operations import Operation
+
+if TYPE_CHECKING:
+    from execdrivers.driver import Stdio
+
+__all__ = ["JoinedProcess", "join"]
+
+
+def join(
+    operations: Iterable[Operation], stdio: Stdio, first: int, place: Callable[[int], object] | None = None
+) -> JoinedProcess:
+    """Run a plan that joins the namespaces of a process (``first``, a pidfd), up to the execution of its command.
+
+    ``place`` is called with the pid before: to move it into the container's cgroups. Raises `LaunchError`, and what
+    ``place`` does; nothing is left then.
+    """
+    launch = Launch(operations)
+    try:
+        child = spawn_launcher(launch, stdio, more=(first,))
+    except BaseException:
+        launch.close()
+        raise
+    process = JoinedProcess(child)
+    try:
+        launch.started()
+        launch.ready()
+        pid = process.hold(launch)
+        if place is not None:
+            place(pid)
+        launch.go()
+    except BaseException:
+        launch.close()  # what waits for its word gives up
+        poll = select.poll()
+        poll.register(child.pidfd, select.POLLIN)
+        poll.poll()
+        pidfd.wait_status(child.pidfd)
+        process.close()
+        raise
+    launch.close()
+    return process
+
+
+class JoinedProcess(ProcessHandle):
+    """One more process in a container. Our child waits for it outside and ends as it does (c/exec.c, op_join)."""
+
+    def __init__(self, outside: Started) -> None:
+        self.exit_fd = outside.pidfd
+        self.pid: int | None = None
+        self._pidfd = -1
+
+    def hold(self, launch: Launch) -> int:
+        """Take hold of the process that joined, while it waits; its pid."""
+        assert launch.pid is not None
+        self.pid, self.terminal = launch.pid, launch.terminal
+        self._pidfd = pidfd.open(launch.pid)
+        return launch.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        if self._pidfd < 0:
+            raise ProcessLookupError("the process has ended")
+        pidfd.send_signal(self._pidfd, number)
+
+    def exit(self) -> Exit:
+        status = pidfd.wait_status(self.exit_fd)
+        self.pid = None
+        return Exit(reason="unknown") if status is None else Exit.from_wait_status(status)
+
+    def close(self) -> None:
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        super().close()
