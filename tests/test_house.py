@@ -196,7 +196,7 @@ def test_wheel_built_from_sdist_is_complete(tmp_path: Path) -> None:
     assert "-cp310-abi3-linux_" in wheel.name
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {"execdrivers/launcher/_launcher.abi3.so"}
-    for root in ("src", "drivers/native", "drivers/chroot"):
+    for root in ("src", *(f"drivers/{path.name}" for path in (ROOT / "drivers").iterdir())):
         for package in (ROOT / root).glob("execdrivers*"):
             if package.suffix != ".egg-info":
                 files = [*package.rglob("*.py"), *package.rglob("*.pyi"), package / "py.typed"]

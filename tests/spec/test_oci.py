@@ -54,7 +54,7 @@ def test_any_wrong_type_is_refused_by_pointer_or_ignored(spec: ContainerSpec, da
 class TestToOci:
     def test_fills_in_defaults(self) -> None:
         config = ContainerSpec(["sh"], rootfs="/nonexistent").to_oci()
-        assert config["ociVersion"] == "1.2.0"
+        assert config["ociVersion"] == "1.0.2"
         assert config["root"] == {"path": "/nonexistent", "readonly": False}
         process = config["process"]
         assert process["user"] == {"uid": 0, "gid": 0}

@@ -24,8 +24,8 @@ from execdrivers.spec import (
 from execdrivers.spec._convert import Value
 from execdrivers.spec.container import RESERVED_ANNOTATIONS, STOP_SIGNAL_ANNOTATION
 
-#: What is written; any 1.x is read.
-OCI_VERSION = "1.2.0"
+#: What is written; any 1.x is read. Older runtimes refuse a later one, all ignore what they do not know.
+OCI_VERSION = "1.0.2"
 
 # A kind is str, int or bool; [kind] for an array; {str: kind} for an object with free keys; ENV; or a Schema.
 

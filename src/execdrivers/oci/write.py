@@ -11,7 +11,7 @@ import attrs
 from execdrivers import defaults, users
 from execdrivers.errors import SpecError
 from execdrivers.oci.schema import CAPABILITIES, ENV, EXTENSIONS, OCI_VERSION, RESOURCES, SPEC, Schema
-from execdrivers.spec import Capabilities, ContainerSpec, DeviceRule, Hooks, Resources, Rlimit
+from execdrivers.spec import Capabilities, ContainerSpec, DeviceRule, Hooks, Mount, Resources, Rlimit
 from execdrivers.spec._convert import plain
 from execdrivers.spec._kernel import NAMESPACES
 from execdrivers.spec.container import RESERVED_ANNOTATIONS, STOP_SIGNAL_ANNOTATION
@@ -31,10 +31,10 @@ def to_oci(spec: ContainerSpec) -> dict[str, Any]:
     filled = spec.replace(
         env=defaults.environment(spec, user.home, spec.hostname or ""),
         cwd=spec.cwd or "/",
-        capabilities=_exact(spec.capabilities or Capabilities()),
+        capabilities=_exact(spec.capabilities or Capabilities(), root=user.uid == 0),
         no_new_privileges=spec.no_new_privileges is not False,
         readonly=bool(spec.readonly),
-        mounts=defaults.mounts(spec),
+        mounts=tuple(map(_bound, defaults.mounts(spec))),
         masked_paths=defaults.MASKED_PATHS if spec.masked_paths is None else spec.masked_paths,
         readonly_paths=defaults.READONLY_PATHS if spec.readonly_paths is None else spec.readonly_paths,
         resources=_filled_resources(spec),
@@ -110,14 +110,21 @@ def _user(spec: ContainerSpec) -> users.User:
     return users.resolve(spec.user, spec.rootfs, spec.additional_gids)
 
 
-def _exact(capabilities: Capabilities) -> Capabilities:
-    return Capabilities(**{name: value or () for name, value in _sets(capabilities).items()})
+def _bound(mount: Mount) -> Mount:
+    """A runtime goes by the option, whatever the type says."""
+    if mount.type != "bind" or {"bind", "rbind"} & set(mount.options):
+        return mount
+    return attrs.evolve(mount, options=("bind", *mount.options))
 
 
-def _sets(capabilities: Capabilities) -> dict[str, tuple[str, ...]]:
+def _exact(capabilities: Capabilities, *, root: bool) -> Capabilities:
     # Exact sets are written as they are: what the kernel cannot hold of them is for the runtime to say.
     source = capabilities if capabilities.exact else capabilities.resolve()
-    return {name: getattr(source, name) for name in CAPABILITIES.properties}
+    sets = {name: getattr(source, name) or () for name in CAPABILITIES.properties}
+    if not (root or capabilities.exact):
+        # As Docker: another user than root has those relative to the default in its bounding set alone.
+        sets = {name: value if name == "bounding" else () for name, value in sets.items()}
+    return Capabilities(**sets)
 
 
 def _filled_resources(spec: ContainerSpec) -> Resources:

@@ -1,0 +1,182 @@
+"""The OCI driver itself: what it can enforce here, and the making of containers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from execdrivers import cgroups
+from execdrivers.driver import CreateRequest, Driver, Plan, Probe, Problem, Step
+from execdrivers.errors import SpecError, UnsupportedFeature
+from execdrivers.features import required
+from execdrivers_oci import bundle, mounts, runtime
+from execdrivers_oci.features import features
+from execdrivers_oci.handle import Container, OciHandle, bounding, discard
+from execdrivers_oci.process import Process, command_line
+from execdrivers_oci.tool import TIMEOUT, Tool
+
+if TYPE_CHECKING:
+    from execdrivers.cgroups import Layout
+    from execdrivers.spec import ContainerSpec
+    from execdrivers_oci.runtime import Runtime
+
+__all__ = ["OciDriver"]
+
+#: CAP_SYS_ADMIN, as a mask.
+_SYS_ADMIN = 1 << 21
+#: Stands in plans for the container's directory in the store.
+_DIRECTORY = "DIRECTORY"
+
+
+class OciDriver(Driver):
+    """Writes a bundle and has an OCI runtime make the container."""
+
+    name = "oci"
+    summary = "an OCI runtime (runc, crun, youki) makes the container"
+    strength = 20
+
+    @property
+    def deviations(self) -> Mapping[str, str]:  # type: ignore[override] # it depends on the runtime
+        """Tests of the conformance kit that this driver's runtime fails, and why."""
+        found, _ = runtime.find("", self.layout)
+        no_mounts = "a runtime needs mounts on /proc and /dev: refused without"
+        reasons = {
+            "TestMounts::test_nothing_but_what_the_spec_lists": no_mounts,
+            "TestMounts::test_only_proc": no_mounts,
+            "TestProcess::test_system_calls_are_filtered_by_default": "there is no default profile yet",
+        }
+        if found and not found.poststart_in_time:
+            reasons["TestHooks::test_state_is_on_its_input"] = "runc before 1.2 runs poststart hooks at the creation"
+        if found and not found.shares_mounts:
+            reasons["TestMounts::test_propagation[rshared]"] = "crun makes all mounts private: refused"
+        if found and not found.keeps_tmpfs_mode:
+            reasons["TestMounts::test_tmpfs"] = "runc before 1.1.9 keeps the mode of what a tmpfs covers: refused"
+        return reasons
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where this host's cgroups are, looked up at first use."""
+        return cgroups.look()
+
+    def probe(self) -> Probe:
+        found, passed_over = runtime.find("", self.layout)
+        problems = (*(() if found else passed_over), *_host_problems(self.layout))
+        if found is None or problems:
+            return Probe(available=False, version=found.version if found else "", problems=problems)
+        enforced, missing = features(found, self.layout)
+        facts = {
+            "runtime": found.path,
+            "name": found.name,
+            "version": found.version,
+            "spec": found.spec_version,
+            "cgroups": self.layout.kind,
+            "passed over": [problem.reason for problem in passed_over],
+        }
+        return Probe(available=True, version=str(found), features=enforced, missing=missing, facts=facts)
+
+    def plan(self, spec: ContainerSpec, id: str) -> Plan:
+        compiled = bundle.compile(spec, id, self.layout, bounding())
+        found, _ = runtime.find(_wanted(spec), self.layout)
+        if found:
+            mounts.check(spec, found)
+        tool = Tool(found.path if found else _wanted(spec) or runtime.KNOWN[0], _DIRECTORY)
+        console = f"{_DIRECTORY}/create.sock" if spec.tty else ""
+        create = command_line(tool, ("create", "--bundle", _DIRECTORY), id, "create", console)
+        steps = (
+            Step("config.json", compiled.config),
+            Step("run", {"args": list(create)}),
+            Step("run", {"args": list(tool.argv("start", "start", id))}),
+            *(item.step() for item in compiled.operations),
+        )
+        return Plan(driver=self.name, steps=steps)
+
+    def create(self, request: CreateRequest) -> OciHandle:
+        spec, layout = request.spec, self.layout
+        used = self._runtime(spec)
+        mounts.check(spec, used)
+        compiled = bundle.compile(spec, request.id, layout, bounding(), self._free_cgroup(spec, request.id))
+        timeout = spec.driver_options.get("oci", {}).get("timeout", TIMEOUT)
+        tool = Tool(used.path, request.directory, timeout)
+        untidy = not used.tidy or bool(spec.hooks.poststop)
+        with open(f"{request.directory}/config.json", "w") as file:
+            json.dump(compiled.config, file)
+        process = None
+        try:
+            args = ("create", "--bundle", request.directory)
+            process = Process(tool, args, request.id, compiled.operations, request.stdio)
+            assert process.pid is not None
+            container = Container(
+                id=request.id,
+                runtime=used.path,
+                timeout=timeout,
+                pid=process.pid,
+                reaper=process.reaper,
+                start_time=process.start_time,
+                own_pids=compiled.own_pids,
+                untidy=untidy,
+                cgroups=cgroups.find(compiled.cgroup, layout),
+                guarantees={"runtime": str(used), **compiled.guarantees},
+            )
+            return OciHandle(container, request.directory, layout=layout, process=process)
+        except BaseException:
+            if process is not None:
+                process.abandon()
+            if untidy:
+                discard(tool, request.id)
+            made = cgroups.find(compiled.cgroup, layout)
+            cgroups.kill(made)
+            cgroups.remove(made)
+            raise
+
+    def _free_cgroup(self, spec: ContainerSpec, id: str) -> str:
+        """One that nobody has. Its processes will be killed at the end, so that it must be the container's alone."""
+        wanted = bundle.cgroup_of(spec, id)
+        left = cgroups.find(wanted, self.layout)
+        if not left:
+            return wanted
+        if spec.cgroups_path is None:
+            return f"{wanted}.{os.urandom(4).hex()}"  # a container of another engine has the same name
+        raise SpecError(
+            "cgroups_path", spec.cgroups_path, f"exists: {left[0].path}", "name one that does not, or rmdir it"
+        )
+
+    def _runtime(self, spec: ContainerSpec) -> Runtime:
+        """The one that the spec, or the environment, names, or the first that will do."""
+        wanted = _wanted(spec)
+        found, problems = runtime.find(wanted, self.layout)
+        if found is None:
+            remedy = "; ".join(problem.remedy for problem in problems)
+            field = 'driver_options["oci"]["runtime"]'
+            raise SpecError(field, wanted, f"cannot be used: {problems[0].reason}", remedy)
+        if wanted:
+            # The engine has compared the spec with the features of another.
+            enforced, missing = features(found, self.layout)
+            for feature, field in required(spec).items():
+                if feature not in enforced:
+                    problem = missing.get(feature, Problem(f"{found} does not"))
+                    raise UnsupportedFeature(self.name, feature, field, reason=problem.reason, remedy=problem.remedy)
+        return found
+
+    def recover(self, id: str, state: Mapping[str, Any], directory: str) -> OciHandle:
+        return OciHandle(Container.from_dict(state), directory, layout=self.layout)
+
+
+def _wanted(spec: ContainerSpec) -> str:
+    return str(spec.driver_options.get("oci", {}).get("runtime", ""))
+
+
+def _host_problems(layout: Layout) -> Iterator[Problem]:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        effective = int(next(line for line in file if line.startswith("CapEff:")).split()[1], 16)
+    if os.geteuid() != 0 or not effective & _SYS_ADMIN:
+        yield Problem("without privilege a runtime can neither make cgroups nor set other users", "run as root")
+        return
+    points = list(layout.mount_points())
+    if not points:
+        yield Problem("no cgroup file system is mounted", "mount -t cgroup2 none /sys/fs/cgroup")
+    for point in points:
+        if not os.access(point, os.W_OK):
+            yield Problem(f"{point} is read-only", "mount it read-write")

@@ -1,0 +1,77 @@
+"""What a runtime enforces on this host, and why it does not the rest."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from execdrivers.driver import Problem
+
+if TYPE_CHECKING:
+    from execdrivers.cgroups import Layout
+    from execdrivers_oci.runtime import Runtime
+
+__all__ = ["features"]
+
+#: What every runtime of the OCI specification 1.0 enforces.
+_ALWAYS = frozenset(
+    """
+    rootfs rootfs.readonly
+    mount.bind mount.tmpfs mount.proc mount.sysfs mount.devpts mount.mqueue mount.cgroup mount.overlay
+    mount.propagation mount.recursive mount.replace-defaults devices masked-paths readonly-paths
+    namespace.pid namespace.mount namespace.uts namespace.ipc namespace.network namespace.cgroup
+    namespace.host.pid namespace.host.uts namespace.host.ipc namespace.host.network namespace.host.cgroup
+    namespace.host.user namespace.host.time namespace.join
+    hostname domainname network.none network.host sysctl
+    user groups cwd umask tty rlimits capabilities no-new-privileges oom-score-adj
+    cgroup.path hooks init exec pause update pids recover signal kill-all
+    """.split()
+)
+#: Feature → the cgroup controller it needs.
+_CONTROLLERS = {
+    "cgroup.memory": "memory",
+    "cgroup.memory-reservation": "memory",
+    "cgroup.swap": "memory",
+    "cgroup.pids": "pids",
+    "cgroup.cpu": "cpu",
+    "cgroup.cpu-shares": "cpu",
+    "cgroup.cpuset": "cpuset",
+}
+
+
+def features(runtime: Runtime, layout: Layout) -> tuple[frozenset[str], dict[str, Problem]]:
+    """Enforced here, and, for what the driver knows and cannot do here, the reasons."""
+    enforced = set(_ALWAYS)
+    missing: dict[str, Problem] = {}
+
+    def decide(feature: str, reason: str, remedy: str) -> None:
+        if reason:
+            missing[feature] = Problem(reason, remedy)
+        else:
+            enforced.add(feature)
+
+    for feature, controller in _CONTROLLERS.items():
+        reason = "" if layout.version(controller) else f"no cgroup hierarchy has the controller {controller}"
+        if feature == "cgroup.swap" and not reason and not layout.swap:
+            decide(feature, "the kernel does not account for swap", "boot with swapaccount=1")
+        else:
+            decide(feature, reason, "mount it, or enable it in the kernel")
+    # On v2 it is a BPF program, and no controller.
+    lacking = layout.v1 and "devices" not in layout.v1
+    decide("cgroup.devices", "no cgroup hierarchy has the controller devices" if lacking else "", "mount it")
+    decide("cgroup.unified", "it is for cgroup v2 alone" if layout.v1 else "", "boot with cgroup v2 alone")
+    built = f"{runtime} was built without"
+    decide("seccomp", "" if runtime.seccomp else f"{built} seccomp", "install one built with it")
+    if not _apparmor_enabled():
+        decide("apparmor", "AppArmor is not enabled on this host", "boot with apparmor=1 security=apparmor")
+    else:
+        decide("apparmor", "" if runtime.apparmor else f"{built} AppArmor", "install one built with it")
+    return frozenset(enforced), missing
+
+
+def _apparmor_enabled() -> bool:
+    try:
+        with open("/sys/module/apparmor/parameters/enabled", encoding="ascii") as file:
+            return file.read(1) == "Y" and os.path.exists("/proc/self/attr/apparmor")
+    except OSError:
+        return False

@@ -1,0 +1,232 @@
+"""The hold on one container that a runtime has made, and on the processes executed in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from execdrivers import cgroups, pidfd
+from execdrivers.cgroups import CgroupDir
+from execdrivers.driver import ExecRequest, Handle, ProcessHandle
+from execdrivers.errors import OperationError
+from execdrivers.exit import Exit
+from execdrivers.launcher import sweep
+from execdrivers_oci import bundle
+from execdrivers_oci.process import Process
+from execdrivers_oci.tool import Tool, ToolError, launch_error, operation_error
+
+if TYPE_CHECKING:
+    from execdrivers.cgroups import Layout
+    from execdrivers.spec import Resources
+
+__all__ = ["Container", "OciExec", "OciHandle", "bounding", "discard"]
+
+#: Seconds that a killed process may take to be gone.
+_DEATH = 10.0
+
+
+@attrs.frozen(kw_only=True)
+class Container:
+    """What a program that comes later must know to take hold of a container; all of it JSON."""
+
+    id: str
+    runtime: str
+    timeout: float
+    pid: int
+    start_time: int | None
+    #: Pid and start time of the parent that its maker gave it.
+    reaper: tuple[int, int | None]
+    own_pids: bool
+    #: The runtime must delete it: it has hooks for that, or keeps who knows what.
+    untidy: bool
+    cgroups: tuple[CgroupDir, ...]
+    guarantees: Mapping[str, Any]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Container:
+        """Inverse of `attrs.asdict`, also from JSON."""
+        return cls(**{**data, "cgroups": tuple(CgroupDir.from_dict(item) for item in data["cgroups"])})
+
+
+class OciHandle(Handle):
+    """A container that this program has made (``process``), or another."""
+
+    def __init__(
+        self,
+        container: Container,
+        directory: str,
+        *,
+        layout: Layout,
+        process: Process | None = None,
+    ) -> None:
+        self._container = container
+        self._directory = directory
+        self._tool = Tool(container.runtime, directory, container.timeout)
+        self._layout = layout
+        self._process = process
+        fd = process.exit_fd if process else pidfd.open_checked(container.pid, container.start_time)
+        self.exit_fd = -1 if fd is None else fd
+        self.pid: int | None = None if fd is None else container.pid
+        self.terminal = process.terminal if process else None
+        self._present = True
+
+    def start(self) -> None:
+        assert self._process is not None
+        try:
+            self._tool.call("start", self._container.id)
+        except ToolError as failure:
+            raise launch_error("start", str(failure)) from None
+        self._process.launch()
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.exit_fd < 0:
+            raise ProcessLookupError(f"container process {self._container.pid} has ended")
+        pidfd.send_signal(self.exit_fd, number)
+
+    def kill(self) -> None:
+        if not self._container.own_pids:
+            cgroups.kill(self._container.cgroups)
+        # With a pid namespace the kernel ends all its processes with the first.
+        with contextlib.suppress(ProcessLookupError):
+            self.signal(signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            cgroups.thaw(self._container.cgroups)  # frozen by v1 it would not die
+
+    def exit(self) -> Exit:
+        oom_kills = cgroups.oom_kills(self._container.cgroups)
+        status = self._process.wait_status() if self._process else pidfd.wait_status(self.exit_fd)
+        self.pid = None
+        if status is None:
+            return Exit(reason="oom" if oom_kills else "unknown", oom_kills=oom_kills)
+        return Exit.from_wait_status(status, oom_kills=oom_kills)
+
+    def pids(self) -> Sequence[int]:
+        return cgroups.processes(self._container.cgroups)
+
+    def exec(self, request: ExecRequest) -> OciExec:
+        compiled = bundle.compile(request.spec, self._container.id, self._layout, bounding())
+        label = f"exec-{request.id}"
+        file = f"{self._directory}/{label}.json"
+        with open(file, "w") as stream:
+            json.dump(compiled.config["process"], stream)
+        try:
+            args = ("exec", "--detach", "--process", file)
+            process = Process(self._tool, args, self._container.id, compiled.operations, request.stdio, label=label)
+        finally:
+            os.unlink(file)
+        try:
+            process.launch()
+        except BaseException:
+            process.abandon()
+            raise
+        return OciExec(process)
+
+    def pause(self) -> None:
+        self._operate("pause")
+
+    def resume(self) -> None:
+        try:
+            self._operate("resume")
+        except OperationError as error:
+            if "not paused" not in error.message:
+                raise
+
+    def update(self, resources: Resources) -> None:
+        file = f"{self._directory}/resources.json"
+        with open(file, "w") as stream:
+            json.dump(bundle.resources(resources, self._layout), stream)
+        try:
+            self._operate("update", "--resources", file)
+        finally:
+            os.unlink(file)
+
+    def _operate(self, verb: str, *options: str) -> None:
+        try:
+            self._tool.call(verb, *options, self._container.id)
+        except ToolError as failure:
+            raise operation_error(verb, str(failure)) from None
+
+    def delete(self) -> None:
+        self.kill()
+        _await(self.exit_fd)
+        if self._present:
+            self._present = False
+            if self._container.untidy:
+                discard(self._tool, self._container.id)
+            cgroups.remove(self._container.cgroups)
+            shutil.rmtree(f"{self._directory}/runtime", ignore_errors=True)
+        if self._process is not None:
+            self._process.destroy()
+        elif (fd := pidfd.open_checked(*self._container.reaper)) is not None:
+            _await(fd)
+            os.close(fd)
+            sweep()  # it may be a child of ours, let go of by another handle
+        self.pid = None
+        self.close()
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.close()
+            self.exit_fd = -1
+        super().close()
+
+    def state(self) -> Mapping[str, Any]:
+        state: dict[str, Any] = json.loads(json.dumps(attrs.asdict(self._container)))
+        return state
+
+    def guarantees(self) -> Mapping[str, Any]:
+        return self._container.guarantees
+
+
+class OciExec(ProcessHandle):
+    """One more process in a container."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.pid = process.pid
+        self.exit_fd = process.exit_fd
+        self.terminal = process.terminal
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.signal(number)
+
+    def exit(self) -> Exit:
+        status = self._process.wait_status()
+        self.pid = None
+        return Exit(reason="unknown") if status is None else Exit.from_wait_status(status)
+
+    def close(self) -> None:
+        self._process.close()
+        self.exit_fd = -1
+
+
+def _await(fd: int) -> None:
+    """Until the process has ended that was killed, or has nothing left to do."""
+    if fd >= 0:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        poll.poll(1000 * _DEATH)
+
+
+def bounding() -> int:
+    """The capabilities in the bounding set of this process, as a mask: what it has to give."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        return int(next(line for line in file if line.startswith("CapBnd:")).split()[1], 16)
+
+
+def discard(tool: Tool, id: str) -> None:
+    """Have the runtime forget a dead container and run its hooks for that; what it keeps after all, is logged."""
+    try:
+        tool.call("delete", "--force", id)
+    except ToolError as error:
+        import logging
+
+        logging.getLogger("execdrivers").warning("container %r: %s delete: %s", id, tool.path, error)
