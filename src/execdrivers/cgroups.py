@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from execdrivers.driver import Step
-from execdrivers.errors import LaunchError
+from execdrivers.driver import Problem, Step
+from execdrivers.errors import LaunchError, OperationError
 
 if TYPE_CHECKING:
     from execdrivers.spec import Resources
@@ -28,6 +28,7 @@ __all__ = [
     "Layout",
     "create",
     "extend",
+    "features",
     "find",
     "freeze",
     "kill",
@@ -113,6 +114,35 @@ def look() -> Layout:
         # The root of v2 has no memory.swap.max; the kernel has accounted for swap by default since 5.8.
         swap = "memory" in controllers and "swapaccount=0" not in _read_or_empty("/proc/cmdline")
     return Layout(v1, v2, controllers, swap, tuple(named))
+
+
+#: Feature → the controller that it takes.
+_CONTROLLERS = {
+    "cgroup.memory": "memory",
+    "cgroup.memory-reservation": "memory",
+    "cgroup.swap": "memory",
+    "cgroup.pids": "pids",
+    "cgroup.cpu": "cpu",
+    "cgroup.cpu-shares": "cpu",
+    "cgroup.cpuset": "cpuset",
+}
+
+
+def features(layout: Layout) -> dict[str, Problem | None]:
+    """The features that `plan` serves → why this program cannot have them here; None where it can."""
+    return {feature: _problem(feature, controller, layout) for feature, controller in _CONTROLLERS.items()}
+
+
+def _problem(feature: str, controller: str, layout: Layout) -> Problem | None:
+    if not layout.version(controller):
+        reason = f"no cgroup hierarchy has the controller {controller}"
+        return Problem(reason, "mount it, or enable it in the kernel")
+    if feature == "cgroup.swap" and not layout.swap:
+        return Problem("the kernel does not account for swap", "boot with swapaccount=1")
+    point = layout.v1.get(controller) or layout.v2
+    if not os.access(point, os.W_OK):
+        return Problem(f"{point} cannot be written to", "run as root, where it is mounted read-write")
+    return None
 
 
 @attrs.frozen
@@ -274,11 +304,18 @@ def create(cgroups: Sequence[CgroupDir]) -> tuple[CgroupDir, ...]:
     return tuple(made)
 
 
-def extend(existing: Sequence[CgroupDir], wanted: Sequence[CgroupDir]) -> tuple[CgroupDir, ...]:
+def extend(
+    existing: Sequence[CgroupDir], wanted: Sequence[CgroupDir], *, operation: str = "update"
+) -> tuple[CgroupDir, ...]:
     """Bring the wanted values into force: in the directories that exist, and in new ones, which are returned.
 
-    Raises OSError, or `LaunchError` for a new one; then no new directory is left.
+    Raises `OperationError` of that operation; then no new directory is left.
     """
+    with _told(operation):
+        return _extend(existing, wanted)
+
+
+def _extend(existing: Sequence[CgroupDir], wanted: Sequence[CgroupDir]) -> tuple[CgroupDir, ...]:
     known = {cgroup.path for cgroup in existing}
     for cgroup in wanted:
         if cgroup.path in known:
@@ -442,18 +479,19 @@ def _freezers(cgroups: Sequence[CgroupDir]) -> list[tuple[str, str, str]]:
 
 
 def freeze(cgroups: Sequence[CgroupDir]) -> None:
-    """Let every process in them stand still; returns when they do. Raises OSError.
+    """Let every process in them stand still; returns when they do. Raises `OperationError`.
 
     v1 tells nobody when it is done, so it is asked again; v2 has its file for it (cgroup.events).
     """
-    for path, frozen, _ in _freezers(cgroups):
-        _write(path, frozen)
-        pause = 0.0002
-        while not _is_frozen(path):
-            time.sleep(pause)
-            pause = min(2 * pause, 0.02)
-            if path.endswith("freezer.state"):
-                _write(path, frozen)  # what was forked meanwhile takes another push
+    with _told("pause"):
+        for path, frozen, _ in _freezers(cgroups):
+            _write(path, frozen)
+            pause = 0.0002
+            while not _is_frozen(path):
+                time.sleep(pause)
+                pause = min(2 * pause, 0.02)
+                if path.endswith("freezer.state"):
+                    _write(path, frozen)  # what was forked meanwhile takes another push
 
 
 def _is_frozen(path: str) -> bool:
@@ -463,9 +501,27 @@ def _is_frozen(path: str) -> bool:
 
 
 def thaw(cgroups: Sequence[CgroupDir]) -> None:
-    """Let them go on. Raises OSError."""
-    for path, _, thawed in _freezers(cgroups):
-        _write(path, thawed)
+    """Let them go on. Raises `OperationError`."""
+    with _told("resume"):
+        for path, _, thawed in _freezers(cgroups):
+            _write(path, thawed)
+
+
+@contextlib.contextmanager
+def _told(operation: str) -> Iterator[None]:
+    """What the kernel refuses, as an error of that operation."""
+    try:
+        yield
+    except LaunchError as error:  # of a new one
+        raise OperationError(
+            error.message, operation=operation, errno=error.errno or 0, path=error.path, remedy=error.remedy
+        ) from error
+    except OSError as error:
+        path, value = str(error.filename or ""), getattr(error, "value", "")
+        what = f"cannot write {value!r} to {path}" if value else path
+        remedy = "the processes use more already: choose a higher limit" if error.errno == errno.EBUSY else ""
+        message = f"{operation}: {what}: {error.strerror}"
+        raise OperationError(message, operation=operation, errno=error.errno or 0, path=path, remedy=remedy) from error
 
 
 def _exists(cgroup: CgroupDir) -> bool:

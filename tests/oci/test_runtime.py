@@ -146,8 +146,8 @@ def test_background_children_do_not_delay_the_answer(program: Program) -> None:
 
 
 class TestFeatures:
-    def test_what_the_host_lacks_has_a_reason(self) -> None:
-        bare = Layout({}, "/cg", frozenset({"pids"}), swap=False)
+    def test_what_the_host_lacks_has_a_reason(self, tmp_path: Path) -> None:
+        bare = Layout({}, str(tmp_path), frozenset({"pids"}), swap=False)
         enforced, missing = features(runtime.Runtime("/x", "runc", "1.1.5"), bare)
         assert "cgroup.pids" in enforced and "cgroup.unified" in enforced
         assert {"cgroup.memory", "cgroup.swap", "cgroup.cpu", "seccomp"} <= missing.keys()

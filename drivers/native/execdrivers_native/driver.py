@@ -36,17 +36,6 @@ _ALWAYS = frozenset(
 )
 #: What takes privilege as well.
 _PRIVILEGED = frozenset({"groups", "devices", "mount.cgroup", "mount.overlay", "namespace.host.user"})
-#: Feature → the cgroup controller it needs.
-_CONTROLLERS = {
-    "cgroup.memory": "memory",
-    "cgroup.memory-reservation": "memory",
-    "cgroup.swap": "memory",
-    "cgroup.pids": "pids",
-    "cgroup.cpu": "cpu",
-    "cgroup.cpu-shares": "cpu",
-    "cgroup.cpuset": "cpuset",
-    "update": "memory",
-}
 _NEEDS_ROOT = Problem("it takes privilege on this host", "run as root")
 
 
@@ -73,15 +62,9 @@ class NativeDriver(Driver):
         else:
             missing.update(dict.fromkeys(_PRIVILEGED, _NEEDS_ROOT))
             missing["namespace.host.pid"] = _NEEDS_ROOT
-        freezer = "freezer" if facts.cgroups.v1 else ""
-        if problem := self._cgroup_problem(freezer):
-            missing["pause"] = problem
-        else:
-            features.add("pause")
-        for feature, controller in _CONTROLLERS.items():
-            problem = self._cgroup_problem(controller)
-            if feature == "cgroup.swap" and not problem and not facts.cgroups.swap:
-                problem = Problem("the kernel does not account for swap", "boot with swapaccount=1")
+        limits = cgroups.features(facts.cgroups)
+        for feature, lacking in {**limits, "update": limits["cgroup.memory"], "pause": self._freezer_problem()}.items():
+            problem = lacking if facts.privileged else _NEEDS_ROOT
             if problem:
                 missing[feature] = problem
             else:
@@ -100,18 +83,12 @@ class NativeDriver(Driver):
             },
         )
 
-    def _cgroup_problem(self, controller: str) -> Problem | None:
+    def _freezer_problem(self) -> Problem | None:
         layout = self.host.cgroups
-        if not self.host.privileged:
-            return Problem("without privilege no cgroup can be made", "run as root")
-        if controller and not layout.version(controller):
-            return Problem(
-                f"no cgroup hierarchy has the controller {controller}", "mount it, or enable it in the kernel"
-            )
-        point = layout.v1.get(controller) or layout.v2
-        if not os.access(point, os.W_OK):
-            return Problem(f"{point} is read-only", "mount it read-write")
-        return None
+        point = layout.v1.get("freezer") or layout.v2
+        if point and os.access(point, os.W_OK):
+            return None
+        return Problem("no freezer of cgroups can be used", "mount it read-write")
 
     def _problems(self) -> list[Problem]:
         facts = self.host

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import select
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -16,7 +15,6 @@ import attrs
 from execdrivers import cgroups, pidfd
 from execdrivers.cgroups import CgroupDir
 from execdrivers.driver import ExecRequest, Handle, ProcessHandle
-from execdrivers.errors import LaunchError, OperationError
 from execdrivers.exit import Exit
 from execdrivers.launcher import Launch, join
 from execdrivers_native.compile import compile_exec
@@ -115,17 +113,14 @@ class NativeHandle(Handle):
         return join(operations, request.stdio, self.exit_fd, lambda pid: cgroups.move(self._cgroups(), lambda: (pid,)))
 
     def pause(self) -> None:
-        with _told("pause"):
-            self._extend(cgroups.plan(None, self._id, self._host.cgroups, track=True))
-            cgroups.freeze(self._cgroups())
+        self._extend("pause", cgroups.plan(None, self._id, self._host.cgroups, track=True))
+        cgroups.freeze(self._cgroups())
 
     def resume(self) -> None:
-        with _told("resume"):
-            cgroups.thaw(self._cgroups())
+        cgroups.thaw(self._cgroups())
 
     def update(self, resources: Resources) -> None:
-        with _told("update"):
-            self._extend(cgroups.plan(resources, self._id, self._host.cgroups))
+        self._extend("update", cgroups.plan(resources, self._id, self._host.cgroups))
 
     def _cgroups(self) -> tuple[CgroupDir, ...]:
         """Those made at the start, and later ones, which may be another program's doing."""
@@ -135,10 +130,10 @@ class NativeHandle(Handle):
         except FileNotFoundError:
             return self._made
 
-    def _extend(self, wanted: Sequence[CgroupDir]) -> None:
+    def _extend(self, operation: str, wanted: Sequence[CgroupDir]) -> None:
         """Bring these cgroups into force, with all processes in them."""
         before = self._cgroups()
-        made = cgroups.extend(before, wanted)
+        made = cgroups.extend(before, wanted, operation=operation)
         if not made:
             return
         later = [attrs.asdict(cgroup) for cgroup in (*before[len(self._made) :], *made)]
@@ -168,20 +163,6 @@ def _await(fd: int) -> None:
     poll.register(fd, select.POLLIN)
     poll.poll()
     pidfd.wait_status(fd)
-
-
-@contextlib.contextmanager
-def _told(operation: str) -> Iterator[None]:
-    """What the kernel refuses, in our terms."""
-    try:
-        yield
-    except OSError as error:
-        path = str(error.filename or "")
-        value = getattr(error, "value", "")
-        what = f"cannot write {value!r} to {path}" if value else path
-        message = f"{operation}: {what}: {error.strerror}" if not isinstance(error, LaunchError) else error.message
-        remedy = "the processes use more already: choose a higher limit" if error.errno == errno.EBUSY else ""
-        raise OperationError(message, operation=operation, errno=error.errno or 0, path=path, remedy=remedy) from error
 
 
 def _in_pid_namespace(pid: int) -> list[int]:

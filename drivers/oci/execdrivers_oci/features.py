@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from execdrivers import cgroups
 from execdrivers.driver import Problem
 
 if TYPE_CHECKING:
@@ -27,16 +28,6 @@ _ALWAYS = frozenset(
     cgroup.path hooks init exec pause update pids recover signal kill-all
     """.split()
 )
-#: Feature → the cgroup controller it needs.
-_CONTROLLERS = {
-    "cgroup.memory": "memory",
-    "cgroup.memory-reservation": "memory",
-    "cgroup.swap": "memory",
-    "cgroup.pids": "pids",
-    "cgroup.cpu": "cpu",
-    "cgroup.cpu-shares": "cpu",
-    "cgroup.cpuset": "cpuset",
-}
 
 
 def features(runtime: Runtime, layout: Layout) -> tuple[frozenset[str], dict[str, Problem]]:
@@ -50,12 +41,8 @@ def features(runtime: Runtime, layout: Layout) -> tuple[frozenset[str], dict[str
         else:
             enforced.add(feature)
 
-    for feature, controller in _CONTROLLERS.items():
-        reason = "" if layout.version(controller) else f"no cgroup hierarchy has the controller {controller}"
-        if feature == "cgroup.swap" and not reason and not layout.swap:
-            decide(feature, "the kernel does not account for swap", "boot with swapaccount=1")
-        else:
-            decide(feature, reason, "mount it, or enable it in the kernel")
+    for feature, problem in cgroups.features(layout).items():
+        decide(feature, problem.reason if problem else "", problem.remedy if problem else "")
     # On v2 it is a BPF program, and no controller.
     lacking = layout.v1 and "devices" not in layout.v1
     decide("cgroup.devices", "no cgroup hierarchy has the controller devices" if lacking else "", "mount it")

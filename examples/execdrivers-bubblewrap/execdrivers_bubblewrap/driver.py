@@ -9,13 +9,13 @@ import shutil
 import signal
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
 from execdrivers import cgroups, pidfd
 from execdrivers.driver import CreateRequest, Driver, ExecRequest, Handle, Plan, Probe, Problem, ProcessHandle, Stdio
-from execdrivers.errors import ExecDriverError, LaunchError, OperationError
+from execdrivers.errors import ExecDriverError, LaunchError
 from execdrivers.exit import Exit
 from execdrivers.launcher import Launch, Reaper, join, sweep
 from execdrivers.spec import ContainerSpec, Resources
@@ -34,16 +34,6 @@ _FEATURES = frozenset(
     pids exec pause update signal kill-all recover
     """.split()
 )
-#: Feature → the cgroup controller that it takes.
-_LIMITS = {
-    "cgroup.memory": "memory",
-    "cgroup.memory-reservation": "memory",
-    "cgroup.swap": "memory",
-    "cgroup.pids": "pids",
-    "cgroup.cpu": "cpu",
-    "cgroup.cpu-shares": "cpu",
-    "cgroup.cpuset": "cpuset",
-}
 #: Seconds that bwrap may take, on a busy machine, for what it does in milliseconds.
 _TIMEOUT = 30.0
 
@@ -67,12 +57,9 @@ class BubblewrapDriver(Driver):
     def probe(self) -> Probe:
         if problem := self._problem():
             return Probe(available=False, version=__version__, problems=(problem,))
-        missing = {
-            feature: Problem("the kernel does not account for it", f"enable its cgroup controller {controller}")
-            for feature, controller in _LIMITS.items()
-            if not self.layout.version(controller) or (feature == "cgroup.swap" and not self.layout.swap)
-        }
-        features = (_FEATURES | _LIMITS.keys()) - missing.keys()
+        limits = cgroups.features(self.layout)
+        missing = {feature: problem for feature, problem in limits.items() if problem}
+        features = (_FEATURES | limits.keys()) - missing.keys()
         facts = {"bwrap": shutil.which("bwrap")}
         return Probe(available=True, version=__version__, features=features, missing=missing, facts=facts)
 
@@ -216,17 +203,14 @@ class BubblewrapHandle(Handle):
         return join(operations, request.stdio, self.exit_fd, lambda pid: cgroups.move(self._cgroups(), lambda: (pid,)))
 
     def pause(self) -> None:
-        with _told("pause"):
-            cgroups.freeze(self._cgroups())
+        cgroups.freeze(self._cgroups())
 
     def resume(self) -> None:
-        with _told("resume"):
-            cgroups.thaw(self._cgroups())
+        cgroups.thaw(self._cgroups())
 
     def update(self, resources: Resources) -> None:
-        with _told("update"):
-            wanted = cgroups.plan(resources, self._state["name"], self._layout)
-            cgroups.move(cgroups.extend(self._cgroups(), wanted), self.pids)
+        wanted = cgroups.plan(resources, self._state["name"], self._layout)
+        cgroups.move(cgroups.extend(self._cgroups(), wanted), self.pids)
 
     def _cgroups(self) -> tuple[cgroups.CgroupDir, ...]:
         """Those made at the start, and those that an update has added, in this program or another."""
@@ -240,13 +224,3 @@ def _await(fd: int) -> None:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     poll.poll(1000 * _TIMEOUT)
-
-
-@contextlib.contextmanager
-def _told(operation: str) -> Iterator[None]:
-    """What the kernel refuses, in the interface's terms."""
-    try:
-        yield
-    except OSError as error:
-        reason = f"{operation}: {error.filename}: {error.strerror}"
-        raise OperationError(reason, operation=operation, errno=error.errno or 0) from error
