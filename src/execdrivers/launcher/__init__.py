@@ -9,16 +9,17 @@ is given. A driver uses it as the first process of its containers, and so gets, 
 - a terminal, a reaping init that tells how the command really ended, and reapers of what tools leave behind.
 
 operations.py has the vocabulary, filesystems.py the mounts of a spec, process.py what concerns the process itself,
-launch.py the starting of a launcher and the talking with it, joined.py a launcher for one more process, c/ the program
-and the caller's C.
+launch.py the starting of a launcher and the talking with it, failures.py what it says went wrong, joined.py a launcher
+for one more process, reaper.py one that cares for what a tool leaves behind, c/ the program and the caller's C.
 """
 
 from __future__ import annotations
 
 from execdrivers.launcher.joined import join
-from execdrivers.launcher.launch import LAUNCHER_PATH, Launch, Reaper, Started, spawn, spawn_launcher, sweep
+from execdrivers.launcher.launch import LAUNCHER_PATH, Launch, Started, spawn, spawn_launcher
 from execdrivers.launcher.operations import Operation, encode, operation
 from execdrivers.launcher.process import candidates, environment_list, process_operations
+from execdrivers.launcher.reaper import Reaper, sweep
 
 __all__ = [
     "LAUNCHER_PATH",
