@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from execdrivers import ContainerSpec, SpecError
-from execdrivers.cgroups import Layout
+from execdrivers.cgroups import Layout, parent
 from execdrivers.launcher import operations
 from execdrivers_native import compile, host
 
@@ -46,7 +46,7 @@ def test_limits_become_cgroups_and_none_without(rootfs: Path) -> None:
     values = {name: value for cgroup in limited.cgroups for name, value in cgroup.values}
     assert values["pids.max"] == "7"
     assert str(64 << 20) in values.values()
-    assert all(cgroup.path.endswith("/execdrivers/box") for cgroup in limited.cgroups)
+    assert all(cgroup.path.endswith(f"/{parent()}/box") for cgroup in limited.cgroups)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ _ALWAYS = frozenset(
 #: What takes privilege as well.
 _PRIVILEGED = frozenset({"groups", "devices", "mount.cgroup", "mount.overlay", "namespace.host.user"})
 _NEEDS_ROOT = Problem("it takes privilege on this host", "run as root")
+_NO_CGROUPS = Problem("without privilege no cgroup can be made", "run as root")
 
 
 class NativeDriver(Driver):
@@ -64,7 +65,7 @@ class NativeDriver(Driver):
             missing["namespace.host.pid"] = _NEEDS_ROOT
         limits = cgroups.features(facts.cgroups)
         for feature, lacking in {**limits, "update": limits["cgroup.memory"], "pause": self._freezer_problem()}.items():
-            problem = lacking if facts.privileged else _NEEDS_ROOT
+            problem = lacking if facts.privileged else _NO_CGROUPS
             if problem:
                 missing[feature] = problem
             else:

@@ -26,6 +26,7 @@ COMMANDS = {
     "inspect": ("containers", "all that is known of containers, as JSON"),
     "kill": ("containers", "send a signal to containers"),
     "rm": ("containers", "remove containers"),
+    "conformance": ("conformance", "try a driver with the conformance kit (needs execdrivers[testing])"),
 }
 
 #: Exit status for an error of execdrivers itself, as ``docker run`` has it.
@@ -111,7 +112,7 @@ def _command(name: str) -> Command:
 
 
 def _overview() -> Parser:
-    commands = "\n".join(f"  {name:10}{summary}" for name, (_, summary) in COMMANDS.items())
+    commands = "\n".join(f"  {name:12}{summary}" for name, (_, summary) in COMMANDS.items())
     parser = Parser(
         "execdrivers",
         "[--root DIR] COMMAND …",

@@ -1,0 +1,156 @@
+"""Signals to the first process, and the end of all processes by kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from execdrivers import InvalidState, SpecError
+from execdrivers.testing import host
+from execdrivers.testing.gates import needs
+from execdrivers.testing.kit import Kit
+
+__all__ = ["TestSignals"]
+
+_STANDARD = "HUP INT QUIT ABRT USR1 USR2 PIPE ALRM TERM CHLD CONT TSTP TTIN TTOU URG WINCH IO SYS".split()
+
+
+class TestSignals(Kit):
+    """Every signal arrives, at the right process; kill spares none."""
+
+    @needs("signal")
+    def test_standard_signals_arrive(self) -> None:
+        container = self.start(f"catch {len(_STANDARD)}")
+        assert host.read_line(container.stdout) == "ready"
+        for name in _STANDARD:
+            container.signal(f"SIG{name}")
+            assert int(host.read_line(container.stdout)) == getattr(signal, f"SIG{name}")
+        assert container.wait(20).code == 0
+
+    @needs("signal")
+    def test_real_time_signals_arrive(self) -> None:
+        numbers = [signal.SIGRTMIN, signal.SIGRTMIN + 1, signal.SIGRTMIN + 15, signal.SIGRTMAX - 1, signal.SIGRTMAX]
+        container = self.start(f"catch {len(numbers)}")
+        assert host.read_line(container.stdout) == "ready"
+        for number in numbers:
+            container.signal(number)
+            assert int(host.read_line(container.stdout)) == number
+
+    @needs("signal")
+    def test_real_time_signals_queue(self) -> None:
+        container = self.start("catch 3")
+        assert host.read_line(container.stdout) == "ready"
+        for _ in range(3):
+            container.signal("SIGRTMIN")
+        assert container.wait(20).code == 0
+
+    @needs("signal")
+    @pytest.mark.parametrize("given", ["TERM", "SIGTERM", 15, "15"])
+    def test_by_name_and_number(self, given: str | int) -> None:
+        container = self.start("catch 1")
+        assert host.read_line(container.stdout) == "ready"
+        container.signal(given)
+        assert host.read_line(container.stdout) == "15"
+
+    @needs("signal")
+    def test_sigkill_ends_it(self) -> None:
+        container = self.start_ready()
+        container.signal("SIGKILL")
+        ended = container.wait(20)
+        assert (ended.reason, ended.signal, ended.status) == ("signaled", 9, 137)
+
+    @needs("signal")
+    def test_sigstop_and_sigcont(self) -> None:
+        container = self.start_ready("tick")
+        pid = self.first_process(container)
+        container.signal("SIGSTOP")
+        host.until(lambda: host.state(pid) == "T", "it stopped")
+        container.signal("SIGCONT")
+        host.until(lambda: host.state(pid) != "T", "it went on")
+
+    @needs("signal")
+    def test_only_the_first_process_gets_it(self) -> None:
+        container = self.start("spread 2", "catch 1", "sleep")
+        assert host.read_line(container.stdout) == "ready"
+        others = host.descendants(self.first_process(container)) - {container.pid}
+        container.signal("SIGUSR1")
+        assert host.read_line(container.stdout) == "10"
+        assert len(others) == 2 and all(map(host.alive, others))
+
+    @needs("signal")
+    def test_after_the_end_is_refused(self) -> None:
+        container = self.start("exit 0")
+        container.wait(20)
+        with pytest.raises(InvalidState):
+            container.signal("TERM")
+
+    @needs("signal")
+    def test_unknown_signals_are_refused(self) -> None:
+        container = self.start_ready()
+        for bad in ("SIGNONSENSE", 0, 65, -1):
+            with pytest.raises(SpecError):
+                container.signal(bad)
+        assert container.state == "running"
+
+    @needs("signal")
+    def test_from_another_program(self) -> None:
+        container = self.start("catch 1", name=self.id)
+        assert host.read_line(container.stdout) == "ready"
+
+        def other() -> None:
+            with self.new_engine() as engine:
+                engine.get(self.id).signal("SIGUSR2")
+
+        host.in_child(other)
+        assert host.read_line(container.stdout) == "12"
+
+    def test_kill_ends_the_first_process_and_its_children(self) -> None:
+        container = self.start("spread 3", "say ready", "sleep")
+        assert host.read_line(container.stdout) == "ready"
+        pids = host.descendants(self.first_process(container))
+        assert len(pids) == 4
+        container.kill()
+        container.wait(20)
+        host.until(lambda: not any(map(host.alive, pids)), "all ended")
+
+    @needs("kill-all")
+    @pytest.mark.parametrize("how", ["session", "orphan"])
+    def test_kill_ends_every_process(self, how: str) -> None:
+        pids = self._spread(how)
+        container = self.engine.get(self.id)
+        container.kill()
+        container.wait(20)
+        host.until(lambda: not any(map(host.alive, pids)), "all ended")
+
+    @needs("kill-all")
+    @pytest.mark.parametrize("how", ["session", "orphan"])
+    def test_every_process_ends_with_the_first(self, how: str) -> None:
+        pids = self._spread(how)
+        os.kill(self.first_process(self.engine.get(self.id)), signal.SIGKILL)
+        assert self.engine.get(self.id).wait(20).signal == 9
+        host.until(lambda: not any(map(host.alive, pids)), "all ended")
+
+    @needs("kill-all")
+    def test_every_process_ends_when_the_first_exits(self) -> None:
+        container = self.start("spread 3 orphan", "say ready", "line", env={"KIT": self.id})
+        assert host.read_line(container.stdout) == "ready"
+        pids = self.all_processes(4)
+        container.communicate(b"\n")
+        assert container.returncode == 0
+        host.until(lambda: not any(map(host.alive, pids)), "all ended")
+
+    @needs("kill-all", "cgroup.pids")
+    def test_kill_outruns_a_fork_bomb(self) -> None:
+        container = self.start("spread 40 session", "say ready", "sleep", pids=64)
+        assert host.read_line(container.stdout) == "ready"
+        pids = host.descendants(self.first_process(container))
+        container.kill()
+        container.wait(20)
+        assert not any(map(host.alive, pids))
+
+    def _spread(self, how: str) -> set[int]:
+        container = self.start(f"spread 3 {how}", "say ready", "sleep", name=self.id, env={"KIT": self.id})
+        assert host.read_line(container.stdout) == "ready"
+        return self.all_processes(4)
