@@ -19,6 +19,7 @@ import pytest
 
 import execdrivers
 from execdrivers.testing import leaks
+from execdrivers.testing.program import make_rootfs
 
 # --- what a test needs ------------------------------------------------------------------------------------------
 
@@ -57,34 +58,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 # --- root file systems ------------------------------------------------------------------------------------------
 
-_PASSWD = """\
-root:x:0:0:root:/root:/bin/sh
-daemon:x:1:1:daemon:/:/bin/false
-alice:x:1000:1000:Alice:/home/alice:/bin/sh
-nobody:x:65534:65534:nobody:/:/bin/false
-"""
-_GROUP = """\
-root:x:0:
-daemon:x:1:
-wheel:x:10:root,alice
-users:x:100:alice
-alice:x:1000:
-nogroup:x:65534:
-"""
-
 
 def _build_busybox(path: Path) -> Path:
     """A root file system of busybox and nothing else."""
     busybox = shutil.which("busybox")
     if not busybox:
         pytest.skip("needs busybox (Debian package busybox-static; make test installs it when root)")
-    for directory in "bin dev etc home/alice proc root srv sys tmp usr/bin var".split():
-        (path / directory).mkdir(parents=True, exist_ok=True)
-    path.chmod(0o755)
-    (path / "tmp").chmod(0o1777)
-    (path / "etc/passwd").write_text(_PASSWD)
-    (path / "etc/group").write_text(_GROUP)
-    shutil.copy(busybox, path / "bin/busybox")
+    make_rootfs(path, Path(busybox), "/bin/busybox")
     for applet in subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split():
         if not (path / "bin" / applet).exists():
             (path / "bin" / applet).symlink_to("busybox")

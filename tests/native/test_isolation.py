@@ -356,7 +356,7 @@ def test_launcher_itself_follows_no_link_out(engine: Engine, own_rootfs: Path, m
 
 
 def test_a_link_inside_the_rootfs_is_followed(engine: Engine, own_rootfs: Path) -> None:
-    (own_rootfs / "run").mkdir()
+    (own_rootfs / "run").mkdir(exist_ok=True)
     (own_rootfs / "var/run").symlink_to("/run")
     mounts = [{"type": "tmpfs", "destination": "/var/run/app"}]
     assert out(engine, "grep -c ' /run/app ' /proc/mounts", own_rootfs, mounts=mounts) == "1"

@@ -28,9 +28,9 @@ COMMAND = "/bin/probe"
 _SOURCE = Path(__file__).with_name("probe.c")
 
 _PASSWD = """\
-root:x:0:0:root:/root:/bin/probe
+root:x:0:0:root:/root:{shell}
 daemon:x:1:1:daemon:/:/bin/false
-alice:x:1000:1000:Alice:/home/alice:/bin/probe
+alice:x:1000:1000:Alice:/home/alice:{shell}
 nobody:x:65534:65534:nobody:/:/bin/false
 """
 _GROUP = """\
@@ -65,20 +65,21 @@ def _compiled() -> bytes:
         return target.read_bytes()
 
 
-def make_rootfs(path: Path, program: Path) -> Path:
-    """A root file system with the probe program in it, and users root, daemon, alice (1000) and nobody."""
+def make_rootfs(path: Path, program: Path, command: str = COMMAND) -> Path:
+    """A root file system with a program in it, as ``command``, and users root, daemon, alice (1000) and nobody."""
     for directory in "bin data dev etc home/alice proc root run srv sys tmp usr/bin var".split():
         (path / directory).mkdir(parents=True)
     for place in (path, *path.rglob("*")):
         place.chmod(0o755)
     (path / "tmp").chmod(0o1777)
-    (path / "etc/passwd").write_text(_PASSWD)
+    (path / "etc/passwd").write_text(_PASSWD.format(shell=command))
     (path / "etc/group").write_text(_GROUP)
     (path / "etc/hostname").write_text("kit\n")
     for name in ("passwd", "group", "hostname"):
         (path / "etc" / name).chmod(0o644)
-    shutil.copy(program, path / "bin/probe")
-    (path / "bin/probe").chmod(0o755)
+    place = path / command.lstrip("/")
+    shutil.copy(program, place)
+    place.chmod(0o755)
     return path
 
 
