@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from execdrivers.cgroups import Layout
+from execdrivers.launcher import call
 from execdrivers_oci import runtime, tool
 from execdrivers_oci.driver import OciDriver
 from execdrivers_oci.features import features
@@ -142,7 +143,7 @@ def test_bad_features(answer: str, program: Program) -> None:
 def test_background_children_do_not_delay_the_answer(program: Program) -> None:
     # They hold the pipe; that the program has ended is enough.
     path = program("runc", "echo 'runc version 1.2.0'; sleep 3 & echo")
-    assert "1.2.0" in tool.output((path, "--version"), 2)
+    assert "1.2.0" in call((path, "--version"), 2, env=tool.environment())
 
 
 class TestFeatures:

@@ -17,7 +17,7 @@ from execdrivers.cgroups import CgroupDir
 from execdrivers.driver import ExecRequest, Handle
 from execdrivers.errors import LaunchError, OperationError
 from execdrivers.exit import Exit
-from execdrivers.launcher import LAUNCHER_PATH
+from execdrivers.launcher import LAUNCHER_PATH, ToolError
 from execdrivers_lxc import locks, tools
 from execdrivers_lxc.config import has_proc, render_exec
 from execdrivers_lxc.process import LxcProcess
@@ -206,12 +206,12 @@ class LxcHandle(Handle):
         for files in cgroups.values(resources, self._host.cgroups).values():
             try:
                 self._write(files)
-            except tools.ToolError:
+            except ToolError:
                 # Memory may not exceed memory with swap at any time: which goes first depends on the direction.
                 try:
                     self._write(files[::-1])
                     self._write(files)
-                except tools.ToolError as error:
+                except ToolError as error:
                     raise tools.operation_error("update", str(error)) from None
 
     def _write(self, files: Sequence[tuple[str, str]]) -> None:
@@ -221,13 +221,13 @@ class LxcHandle(Handle):
     def _operate(self, operation: str, tool: str) -> None:
         try:
             self._call(tool)
-        except tools.ToolError as error:
+        except ToolError as error:
             raise tools.operation_error(operation, str(error)) from None
 
     def _call(self, tool: str, *args: str) -> None:
         log = self._file(f"{tool}.log")
         try:
-            tools.call(self._argv(tool, log, *args), log, cgroup=self._host.cgroup)
+            tools.run(self._argv(tool, log, *args), log, cgroup=self._host.cgroup)
         finally:
             _forget(log)
 

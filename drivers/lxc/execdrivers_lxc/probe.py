@@ -14,7 +14,8 @@ import attrs
 from execdrivers import cgroups
 from execdrivers.cgroups import Layout
 from execdrivers.driver import Probe, Problem
-from execdrivers_lxc.tools import ToolError, output
+from execdrivers.launcher import ToolError, call
+from execdrivers_lxc.tools import environment
 
 __all__ = ["TOOLS", "Host", "look", "probe"]
 
@@ -108,7 +109,7 @@ def look() -> Host:
 def _version(path: str, problems: list[Problem]) -> tuple[int, ...]:
     """The version of LXC; what is wrong with it, or with its telling, goes to ``problems``."""
     try:
-        text = output((path, "--version"), _SOON)
+        text = call((path, "--version"), _SOON, env=environment())
     except ToolError as error:
         problems.append(Problem(f"{path} --version: {error}", _REINSTALL))
         return ()
@@ -185,7 +186,7 @@ class Facts(Mapping[str, Any]):
         if path is None:
             return {}
         try:
-            text = re.sub(r"\x1b\[[\d;]*m", "", output((path,), _SOON))
+            text = re.sub(r"\x1b\[[\d;]*m", "", call((path,), _SOON, env=environment()))
         except ToolError as error:
             return {"lxc-checkconfig": str(error)}
         return dict(re.findall(r"^([^:\n]+): (enabled|missing|required)\b", text, re.MULTILINE))

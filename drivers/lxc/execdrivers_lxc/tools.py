@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
-import select
-import signal
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from execdrivers import pidfd
 from execdrivers.driver import Stdio
 from execdrivers.errors import LaunchError, OperationError
-from execdrivers.launcher import Started, spawn
+from execdrivers.launcher import Started, ToolError, call, spawn
 
 __all__ = [
     "TIMEOUT",
-    "ToolError",
-    "call",
     "environment",
     "launch_error",
     "log_errors",
     "operation_error",
-    "output",
+    "run",
     "start",
 ]
 
 #: Seconds that one call of a tool may take, the start of a container included.
 TIMEOUT = 30.0
 
-#: Most that is read of what a tool prints or logs, in bytes.
+#: Most that is read of a log, in bytes.
 _LIMIT = 64 * 1024
-
-
-class ToolError(Exception):
-    """A tool could not be run, failed, or did not end in time; the text says it."""
 
 
 def environment() -> dict[str, str]:
@@ -45,84 +36,27 @@ def environment() -> dict[str, str]:
 
 def start(argv: Sequence[str], descriptors: Sequence[int] = (), *, cgroup: str = "") -> Started:
     """Start a tool, in a cgroup of v2 where that is given: from there LXC counts. Raises `LaunchError`."""
+    with _opened(cgroup) as fd:
+        return spawn(argv, Stdio(-1, -1, -1), descriptors, env=environment(), cgroup=fd)
+
+
+def run(argv: Sequence[str], log: str, *, cgroup: str = "") -> None:
+    """Have a tool do something; it logs to the file ``log``. Raises `ToolError`; nothing of it runs any more then."""
+    with _opened(cgroup) as fd:
+        try:
+            call(argv, TIMEOUT, env=environment(), cgroup=fd)
+        except ToolError as error:
+            raise ToolError(": ".join(log_errors(log)) or f"{argv[0]} {error}") from None
+
+
+@contextlib.contextmanager
+def _opened(cgroup: str) -> Iterator[int]:
     fd = os.open(cgroup, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if cgroup else -1
     try:
-        return spawn(argv, Stdio(-1, -1, -1), descriptors, env=environment(), cgroup=fd)
+        yield fd
     finally:
         if fd >= 0:
             os.close(fd)
-
-
-def call(argv: Sequence[str], log: str, *, cgroup: str = "") -> None:
-    """Have a tool do something; it logs to the file ``log``. Raises `ToolError`; nothing of it runs any more then."""
-    try:
-        child = start(argv, cgroup=cgroup)
-    except LaunchError as error:
-        raise _not_executed(argv, error) from None
-    status = _end(child, time.monotonic() + TIMEOUT)
-    if status is None:
-        raise ToolError(f"{argv[0]} did not end within {TIMEOUT:g} seconds and was killed")
-    if status:
-        raise ToolError(": ".join(log_errors(log)) or f"{argv[0]} {_ending(status)} and does not say why")
-
-
-def output(argv: Sequence[str], timeout: float) -> str:
-    """What a tool prints, on both streams. Raises `ToolError`."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    try:
-        try:
-            child = spawn(argv, Stdio(-1, writer, writer), env=environment())
-        except LaunchError as error:
-            raise _not_executed(argv, error) from None
-        finally:
-            os.close(writer)
-        deadline = time.monotonic() + timeout
-        data = _read(reader, deadline)
-        status = _end(child, deadline)
-    finally:
-        os.close(reader)
-    if status is None:
-        raise ToolError(f"did not end within {timeout:g} seconds and was killed")
-    text = data.decode(errors="replace").strip()
-    if status:
-        raise ToolError(": ".join(filter(None, (_ending(status), text[-500:]))))
-    return text
-
-
-def _not_executed(argv: Sequence[str], error: LaunchError) -> ToolError:
-    return ToolError(f"{argv[0]} cannot be executed: {error.strerror}")
-
-
-def _read(reader: int, deadline: float) -> bytes:
-    data = b""
-    poll = select.poll()
-    poll.register(reader, select.POLLIN)
-    while len(data) < _LIMIT and poll.poll(max(0.0, 1000 * (deadline - time.monotonic()))):
-        chunk = os.read(reader, _LIMIT)
-        if not chunk:
-            break
-        data += chunk
-    return data
-
-
-def _end(child: Started, deadline: float) -> int | None:
-    """The tool's wait status; None: it has not ended in time, and was killed."""
-    try:
-        poll = select.poll()
-        poll.register(child.pidfd, select.POLLIN)
-        if not poll.poll(max(0.0, 1000 * (deadline - time.monotonic()))):
-            os.killpg(child.pid, signal.SIGKILL)  # it leads a session, and is not reaped yet
-            poll.poll()
-            pidfd.wait_status(child.pidfd)
-            return None
-        return pidfd.wait_status(child.pidfd) or 0
-    finally:
-        os.close(child.pidfd)
-
-
-def _ending(status: int) -> str:
-    number = os.waitstatus_to_exitcode(status)
-    return f"exited with {number}" if number >= 0 else f"was killed by {signal.Signals(-number).name}"
 
 
 # --- what they log ----------------------------------------------------------------------------------------------

@@ -18,10 +18,10 @@ from execdrivers.cgroups import CgroupDir
 from execdrivers.driver import ExecRequest, Handle, ProcessHandle
 from execdrivers.errors import OperationError
 from execdrivers.exit import Exit
-from execdrivers.launcher import sweep
+from execdrivers.launcher import ToolError, sweep
 from execdrivers_oci import bundle
 from execdrivers_oci.process import Process
-from execdrivers_oci.tool import Tool, ToolError, launch_error, operation_error
+from execdrivers_oci.tool import Tool, launch_error, operation_error
 
 if TYPE_CHECKING:
     from execdrivers.cgroups import Layout

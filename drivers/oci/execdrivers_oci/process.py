@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from execdrivers import pidfd
 from execdrivers.driver import Stdio
 from execdrivers.errors import LaunchError
-from execdrivers.launcher import Launch, Operation, Reaper
-from execdrivers_oci.tool import Tool, ending, environment, launch_error
+from execdrivers.launcher import Launch, Operation, Reaper, ending
+from execdrivers_oci.tool import Tool, environment, launch_error
 
 if TYPE_CHECKING:
     from execdrivers_oci.console import Console

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from execdrivers.driver import Problem
+from execdrivers.launcher import ToolError, call
 from execdrivers_oci import tool
 
 if TYPE_CHECKING:
@@ -159,8 +160,8 @@ def ask(path: str) -> Runtime:
 @lru_cache(maxsize=16)
 def _ask(path: str, *identity: int) -> Runtime:
     try:
-        text = tool.output((path, "--version"), _PATIENCE)
-    except tool.ToolError as error:
+        text = call((path, "--version"), _PATIENCE, env=tool.environment())
+    except ToolError as error:
         return Runtime(path, problem=Problem(f"{path} --version: {error}", _REMEDY))
     match = _VERSION.search(text)
     if match is None:
@@ -192,7 +193,7 @@ def _known_problem(path: str, name: str, version: str) -> Problem | None:
 
 def _features(path: str) -> Mapping[str, Any]:
     try:
-        answer = json.loads(tool.output((path, "features"), _PATIENCE))
-    except (tool.ToolError, ValueError):
+        answer = json.loads(call((path, "features"), _PATIENCE, env=tool.environment()))
+    except (ToolError, ValueError):
         return {}  # it came with runc 1.1, and crun 1.8.2; what is not said is not relied on
     return answer if isinstance(answer, dict) else {}

@@ -7,29 +7,19 @@ import errno
 import json
 import os
 import re
-import select
-import signal
-import time
-from collections.abc import Sequence
 
 import attrs
 
-from execdrivers import pidfd
-from execdrivers.driver import Stdio
 from execdrivers.errors import LaunchError, OperationError
-from execdrivers.launcher import spawn
+from execdrivers.launcher import ToolError, call
 
-__all__ = ["TIMEOUT", "Tool", "ToolError", "ending", "environment", "output"]
+__all__ = ["TIMEOUT", "Tool", "environment"]
 
 #: Seconds that one call may take, hooks included, unless the spec's driver options say otherwise.
 TIMEOUT = 30.0
 
-#: Most that is read of what a program prints or logs, in bytes.
+#: Most that is read of a log, in bytes.
 _LIMIT = 64 * 1024
-
-
-class ToolError(Exception):
-    """A program could not be run, ended with an error, or not in time; the text says it."""
 
 
 @attrs.frozen
@@ -48,7 +38,7 @@ class Tool:
     def call(self, verb: str, *args: str) -> None:
         """Have it do something. Raises `ToolError` with its reason."""
         try:
-            output(self.argv(verb, verb, *args), self.timeout)
+            call(self.argv(verb, verb, *args), self.timeout, env=environment())
         except ToolError as error:
             raise ToolError(self.reason(verb) or str(error)) from None
         finally:
@@ -83,57 +73,6 @@ _PREFIX = re.compile(r"^(runc \w+ failed: )?(unable to start container process: 
 def environment() -> dict[str, str]:
     """Of a runtime: what it would hand on to the container (LISTEN_FDS, NOTIFY_SOCKET) stays away."""
     return {"PATH": os.environ.get("PATH", os.defpath)}
-
-
-def output(argv: Sequence[str], timeout: float) -> str:
-    """What the program prints, on both streams. Raises `ToolError`; nothing of it runs any more then."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    try:
-        try:
-            child = spawn(argv, Stdio(-1, writer, writer), env=environment())
-        except LaunchError as error:
-            raise ToolError(f"cannot be executed: {error.strerror}") from None
-        finally:
-            os.close(writer)
-        data, ended = b"", False
-        try:
-            data, ended = _listen(child.pidfd, reader, timeout)
-        finally:
-            if not ended:
-                os.killpg(child.pid, signal.SIGKILL)  # it leads a session, and is not reaped yet
-                select.select([child.pidfd], [], [], timeout)
-            status = pidfd.wait_status(child.pidfd)
-            os.close(child.pidfd)
-    finally:
-        os.close(reader)
-    if not ended:
-        raise ToolError(f"did not end within {timeout:g} seconds and was killed")
-    text = data.decode(errors="replace")
-    if status:
-        raise ToolError(": ".join(filter(None, (ending(status), text.strip()[-500:]))))
-    return text
-
-
-def _listen(process: int, reader: int, timeout: float) -> tuple[bytes, bool]:
-    """What comes out until the process ends, and whether it does in time."""
-    deadline = time.monotonic() + timeout
-    poll = select.poll()
-    for fd in (process, reader):
-        poll.register(fd, select.POLLIN)
-    data = b""
-    while events := poll.poll(max(0.0, 1000 * (deadline - time.monotonic()))):
-        if all(fd == process for fd, _ in events):
-            return data, True
-        data += (chunk := os.read(reader, _LIMIT))
-        if not chunk or len(data) >= _LIMIT:
-            poll.unregister(reader)  # closed, or one that floods, which may wait until its time is up
-    return data, False
-
-
-def ending(status: int) -> str:
-    """A wait status in words."""
-    number = os.waitstatus_to_exitcode(status)
-    return f"exited with {number}" if number >= 0 else f"was killed by {signal.Signals(-number).name}"
 
 
 # --- errors of ours ---------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ is given. A driver uses it as the first process of its containers, and so gets, 
 
 operations.py has the vocabulary, filesystems.py the mounts of a spec, process.py what concerns the process itself,
 launch.py the starting of a launcher and the talking with it, failures.py what it says went wrong, joined.py a launcher
-for one more process, reaper.py one that cares for what a tool leaves behind, c/ the program and the caller's C.
+for one more process, reaper.py one that cares for what a tool leaves behind, tool.py the
+calling of tools, c/ the program and the caller's C.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from execdrivers.launcher.launch import LAUNCHER_PATH, Launch, Started, spawn, s
 from execdrivers.launcher.operations import Operation, encode, operation
 from execdrivers.launcher.process import candidates, environment_list, process_operations
 from execdrivers.launcher.reaper import Reaper, sweep
+from execdrivers.launcher.tool import ToolError, call, ending
 
 __all__ = [
     "LAUNCHER_PATH",
@@ -27,8 +29,11 @@ __all__ = [
     "Operation",
     "Reaper",
     "Started",
+    "ToolError",
+    "call",
     "candidates",
     "encode",
+    "ending",
     "environment_list",
     "join",
     "operation",
