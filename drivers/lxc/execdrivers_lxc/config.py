@@ -147,6 +147,8 @@ class _Renderer:
         self.covered: dict[str, Mount] = {}
         self.temporary: list[str] = []
         self.missing: list[tuple[str, str, bool]] = []
+        #: Place of a bind → the attributes that it gives to all below.
+        self.recursive: dict[str, tuple[str, ...]] = {}
 
     def render(self) -> Config:
         for index, mount in enumerate(self.mounts):
@@ -308,7 +310,9 @@ class _Renderer:
         whole = (tuple(sorted(options.recursive_set)), tuple(sorted(options.recursive_clear)))
         if any(whole):
             self.operations.append(operation("set_attributes", spot.path, 1, *whole, ""))
-        top = (self._attributes(mount), _cleared(mount))
+        top = (self._attributes(mount), (*_cleared(mount), *self._overdone(mount, spot)))
+        if whole[0]:
+            self.recursive[spot.path] = whole[0]
         if any(top):
             self.operations.append(operation("set_attributes", spot.path, 0, *top, ""))
 
@@ -330,8 +334,11 @@ class _Renderer:
         if source.startswith("#"):
             raise SpecError(f"{field}.source", source, "would be a comment to LXC", "begin it with another character")
         self.entries.append(entry(source, spot.path, mount.type, words or ["defaults"], f"{field}.destination"))
-        if rest := tuple(name for name in attributes if name not in _LXC_ATTRIBUTES):
-            self.operations.append(operation("set_attributes", spot.path, 0, rest, (), ""))
+        overdone = self._overdone(mount, spot)
+        if rest := tuple(name for name in attributes if overdone or name not in _LXC_ATTRIBUTES):
+            self.operations.append(operation("set_attributes", spot.path, 0, rest, overdone, ""))
+        elif overdone:
+            self.operations.append(operation("set_attributes", spot.path, 0, (), overdone, ""))
 
     def _cgroup_mounts(self, mount: Mount, spot: rootfs.Place, field: str) -> None:
         """The container's own cgroups and no others, whatever its cgroup namespace is, by bind mounts."""
@@ -354,6 +361,12 @@ class _Renderer:
                 if alias != name:
                     self.operations.append(operation("symlink", name, f"{spot.path}/{alias}"))
         self.operations.append(operation("set_attributes", spot.path, 0, attributes, (), ""))
+
+    def _overdone(self, mount: Mount, spot: rootfs.Place) -> tuple[str, ...]:
+        """Attributes that it gets as it lies on a bind whose are recursive: by then LXC has mounted everything."""
+        above = {name for path, names in self.recursive.items() if _is_below(spot.path, [path]) for name in names}
+        own = {*self._attributes(mount), *(_attributes_of(mount.source or "/") if mount.type == "bind" else ())}
+        return tuple(sorted(above - own))
 
     def _attributes(self, mount: Mount) -> tuple[str, ...]:
         options = mount.parse_options()
@@ -433,6 +446,13 @@ def _is_dev(mount: Mount) -> bool:
 
 def _is_below(path: str, places: Sequence[str]) -> bool:
     return any((path + "/").startswith(place + "/") for place in places)
+
+
+def _attributes_of(source: str) -> set[str]:
+    """What a bind takes over from the mount that its source lies on."""
+    flags = os.statvfs(source).f_flag
+    known = {"ro": os.ST_RDONLY, "nosuid": os.ST_NOSUID, "nodev": os.ST_NODEV, "noexec": os.ST_NOEXEC}
+    return {name for name, flag in known.items() if flags & flag}
 
 
 def _cleared(mount: Mount) -> tuple[str, ...]:

@@ -151,6 +151,19 @@ class TestMounts(Kit):
             attempts = self.attempts("write /data/x y", "write /data/below/x y", mounts=mounts)
         assert [attempt.errno for attempt in attempts] == ["EROFS", "EROFS"]
 
+    @needs("mount.bind", "mount.recursive", "mount.tmpfs")
+    def test_rro_does_not_hold_for_what_is_mounted_on_it(self) -> None:
+        source = self.source()
+        (source / "below").mkdir(exist_ok=True)
+        mounts = [
+            bind(source, "/data", "rbind", "ro", "rro"),
+            {"type": "tmpfs", "destination": "/data/below", "options": ["noexec"]},
+            bind(self.tmp, "/data/below/bound", "bind"),
+        ]
+        words = ("write /data/x y", "write /data/below/x y", "write /data/below/bound/x y")
+        attempts = self.attempts(*words, mounts=mounts)
+        assert [attempt.errno for attempt in attempts] == ["EROFS", "", ""]
+
     @needs("mount.bind", "mount.propagation")
     @pytest.mark.parametrize("kind", ["private", "rprivate", "rslave", "rshared"])
     def test_propagation(self, kind: str) -> None:
