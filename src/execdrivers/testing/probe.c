@@ -862,8 +862,11 @@ static int c_spread(int argc, char **argv) {
         pid_t pid = fork();
         if (pid < 0)
             return 1;
-        if (pid)
+        if (pid) {
+            if (orphan)
+                waitpid(pid, NULL, 0); /* the one in between, which leaves at once */
             continue;
+        }
         if (session || orphan)
             setsid();
         if (orphan && fork())
