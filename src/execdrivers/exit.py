@@ -33,8 +33,10 @@ class Exit:
     error: str = ""
 
     @classmethod
-    def from_wait_status(cls, status: int, *, oom_kills: int = 0) -> Exit:
-        """From wait(2)'s status word."""
+    def from_wait_status(cls, status: int | None, *, oom_kills: int = 0) -> Exit:
+        """From wait(2)'s status word; None: nobody can tell."""
+        if status is None:
+            return cls(reason="oom" if oom_kills else "unknown", oom_kills=oom_kills)
         number = status & 0x7F
         if number:
             return cls(reason="oom" if oom_kills else "signaled", signal=number, oom_kills=oom_kills)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 
-__all__ = ["open", "open_checked", "send_signal", "start_time", "wait_status"]
+__all__ = ["open", "open_checked", "send_signal", "start_time", "wait", "wait_status"]
 
 #: Children that send another signal than SIGCHLD when they end are children too (linux/wait.h).
 _WALL = 0x40000000
@@ -48,6 +49,15 @@ def open_checked(pid: int | None, started: int | None) -> int | None:
 def send_signal(fd: int, number: int) -> None:
     """Send a signal. Raises ProcessLookupError when the process has ended and was reaped."""
     signal.pidfd_send_signal(fd, number)
+
+
+def wait(fd: int, timeout: float | None = None) -> bool:
+    """Wait for the end of the process, ``timeout`` seconds at the most; whether it has ended. -1: one that has."""
+    if fd < 0:
+        return True
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else max(0.0, 1000 * timeout)))
 
 
 def wait_status(fd: int) -> int | None:

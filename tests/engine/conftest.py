@@ -49,7 +49,7 @@ class HostProcess(ProcessHandle):
 
     def exit(self) -> Exit:
         status = pidfd.wait_status(self.exit_fd)
-        return Exit(reason="unknown") if status is None else Exit.from_wait_status(status)
+        return Exit.from_wait_status(status)
 
 
 class HostHandle(Handle):
@@ -87,7 +87,7 @@ class HostHandle(Handle):
 
     def exit(self) -> Exit:
         status = pidfd.wait_status(self.exit_fd) if self.exit_fd >= 0 else None
-        return Exit(reason="unknown") if status is None else Exit.from_wait_status(status)
+        return Exit.from_wait_status(status)
 
     def delete(self) -> None:
         if self.exit_fd >= 0:

@@ -130,7 +130,7 @@ class ChrootHandle(Handle):
         self.kill()
         status = pidfd.wait_status(self.exit_fd)
         self.pid = self.session = None
-        return Exit(reason="unknown") if status is None else Exit.from_wait_status(status)
+        return Exit.from_wait_status(status)
 
     def delete(self) -> None:
         self.kill()

@@ -17,9 +17,16 @@ import attrs
 from execdrivers import cgroups, defaults, users
 from execdrivers.driver import Plan, Step
 from execdrivers.errors import SpecError
-from execdrivers.launcher import LAUNCHER_PATH, Operation, filesystems, operation, process_operations
+from execdrivers.launcher import (
+    LAUNCHER_PATH,
+    Operation,
+    capability_sets,
+    check_capabilities,
+    filesystems,
+    operation,
+    process_operations,
+)
 from execdrivers.launcher.operations import MOUNT_ATTRIBUTES
-from execdrivers.launcher.process import capability_sets
 from execdrivers.spec import Mount
 from execdrivers_lxc import rootfs
 from execdrivers_lxc.options import raw_keys
@@ -132,7 +139,7 @@ class _Renderer:
         #: LXC takes no link for a root.
         self.root = os.path.realpath(spec.rootfs)
         rootfs.check(spec)
-        _check_capabilities(spec, host)
+        check_capabilities(spec.capabilities, host.bounding)
         self.user = users.resolve(spec.user, spec.rootfs, spec.additional_gids)
         self.namespaces = self._namespaces()
         self.capabilities = capability_sets(spec.capabilities, root=self.user.uid == 0)
@@ -426,18 +433,6 @@ class _Renderer:
             "apparmor": None,
             "cgroups": limits,
         }
-
-
-def _check_capabilities(spec: ContainerSpec, host: Host) -> None:
-    """What is asked for by name must be the caller's to give; of "ALL" it is what there is."""
-    numbers = defaults.ALL_CAPABILITIES
-    if spec.capabilities is None:
-        return
-    named = [*spec.capabilities.add, *(spec.capabilities.bounding or ())]
-    lacking = [name for name in named if name != "ALL" and not host.bounding >> numbers[name] & 1]
-    if lacking and len(named) < len(numbers):
-        problem = "is not among the capabilities of the calling process"
-        raise SpecError("capabilities", lacking[0], problem, "drop it from the spec")
 
 
 def _is_dev(mount: Mount) -> bool:

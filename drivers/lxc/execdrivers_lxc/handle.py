@@ -104,13 +104,11 @@ class LxcHandle(Handle):
         if status is None and self.exit_fd >= 0:
             status = pidfd.wait_status(self.exit_fd)
         if status is None or self._container.notes_oom:
-            _await(self._monitor)
+            pidfd.wait(self._monitor, _DEATH)
         if status is None:
             status = self._logged_status()
         oom_kills = self._oom_kills()
         self.pid = None
-        if status is None:
-            return Exit(reason="oom" if oom_kills else "unknown", oom_kills=oom_kills)
         return Exit.from_wait_status(status, oom_kills=oom_kills)
 
     def _logged_status(self) -> int | None:
@@ -138,11 +136,11 @@ class LxcHandle(Handle):
 
     def delete(self) -> None:
         self.kill()
-        _await(self.exit_fd)
-        if not _await(self._monitor):
+        pidfd.wait(self.exit_fd, _DEATH)
+        if not pidfd.wait(self._monitor, _DEATH):
             with contextlib.suppress(ProcessLookupError):
                 pidfd.send_signal(self._monitor, signal.SIGKILL)
-            _await(self._monitor)
+            pidfd.wait(self._monitor, _DEATH)
         if not self._deleted:
             self._deleted = True
             remove_traces(self._container.id, self._directory, self._all_cgroups(), self._host.cgroups)
@@ -266,15 +264,6 @@ def remove_traces(id: str, directory: str, made: Sequence[CgroupDir], layout: La
         with contextlib.suppress(OSError):
             os.rmdir(f"{point}/{cgroups.parent()}/lxc.pivot")
     locks.remove(f"{directory}/lxc", id)
-
-
-def _await(fd: int) -> bool:
-    """Wait for an end that is near; whether it came."""
-    if fd < 0:
-        return True
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(1000 * _DEATH))
 
 
 def _is_alive(fd: int) -> bool:

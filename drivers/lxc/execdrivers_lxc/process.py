@@ -101,7 +101,7 @@ class LxcProcess(ProcessHandle):
         if status is None:
             status = pidfd.wait_status(self.exit_fd)
         self.pid = None
-        return Exit(reason="unknown") if status is None else Exit.from_wait_status(status)
+        return Exit.from_wait_status(status)
 
     def close(self) -> None:
         self._close(_SOON if self._ended else 0.0)

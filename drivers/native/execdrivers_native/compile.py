@@ -13,9 +13,14 @@ import attrs
 
 from execdrivers import cgroups, defaults
 from execdrivers.driver import Plan, Step
-from execdrivers.launcher import Operation, filesystems, operation, process_operations
+from execdrivers.launcher import (
+    Operation,
+    capability_sets,
+    filesystems,
+    operation,
+    process_operations,
+)
 from execdrivers.launcher.operations import NAMESPACE_FLAGS
-from execdrivers.launcher.process import capability_sets
 from execdrivers.spec import Mount
 from execdrivers_native import rootfs
 from execdrivers_native.host import Host

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from execdrivers import __version__, cgroups, pidfd
 from execdrivers.cgroups import CgroupDir
 from execdrivers.driver import CreateRequest, Driver, Plan, Probe, Problem, Stdio
-from execdrivers.errors import SpecError
-from execdrivers.launcher import Launch, Started, spawn_launcher
+from execdrivers.launcher import Launch, Started, check_capabilities, spawn_launcher
 from execdrivers_native import host
 from execdrivers_native.compile import NativePlan, compile
 from execdrivers_native.handle import NativeHandle
@@ -110,7 +109,8 @@ class NativeDriver(Driver):
         return compile(spec, id, self.host).plan()
 
     def create(self, request: CreateRequest) -> NativeHandle:
-        self._check_capabilities(request.spec)
+        if self.host.privileged:
+            check_capabilities(request.spec.capabilities, self.host.bounding)
         compiled = compile(request.spec, request.id, self.host)
         launch = Launch(compiled.operations)
         made: tuple[CgroupDir, ...] = ()
@@ -141,22 +141,6 @@ class NativeDriver(Driver):
             handle.delete()
             raise
         return handle
-
-    def _check_capabilities(self, spec: ContainerSpec) -> None:
-        """What is asked for by name must be ours to give; of "ALL" it is what there is."""
-        from execdrivers.defaults import ALL_CAPABILITIES
-
-        if spec.capabilities is None or not self.host.privileged:
-            return
-        named = [*spec.capabilities.add, *(spec.capabilities.bounding or ())]
-        lacking = [n for n in named if n != "ALL" and not self.host.bounding >> ALL_CAPABILITIES[n] & 1]
-        if lacking and len(named) < len(ALL_CAPABILITIES):
-            raise SpecError(
-                "capabilities",
-                lacking[0],
-                "is not among the capabilities of the calling process",
-                "drop it from the spec",
-            )
 
     def recover(self, id: str, state: Mapping[str, Any], directory: str) -> NativeHandle:
         fd = pidfd.open_checked(state["pid"], state["start_time"]) if state["pid"] else None

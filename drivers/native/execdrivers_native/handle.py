@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -84,8 +83,6 @@ class NativeHandle(Handle):
         self.pid = None
         if reported is not None:
             status = reported
-        if status is None:
-            return Exit(reason="oom" if oom_kills else "unknown", oom_kills=oom_kills)
         return Exit.from_wait_status(status, oom_kills=oom_kills)
 
     def close(self) -> None:
@@ -96,7 +93,8 @@ class NativeHandle(Handle):
     def delete(self) -> None:
         self.kill()
         if self.exit_fd >= 0:
-            _await(self.exit_fd)
+            pidfd.wait(self.exit_fd)  # SIGKILL is on its way to it
+            pidfd.wait_status(self.exit_fd)
         cgroups.remove(self._cgroups())
         self._made = ()
         self.pid = None
@@ -155,14 +153,6 @@ class NativeHandle(Handle):
 
     def guarantees(self) -> Mapping[str, Any]:
         return self._guarantees
-
-
-def _await(fd: int) -> None:
-    """Until the process behind the pidfd has ended, and reap it: SIGKILL is on its way to it."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    poll.poll()
-    pidfd.wait_status(fd)
 
 
 def _in_pid_namespace(pid: int) -> list[int]:

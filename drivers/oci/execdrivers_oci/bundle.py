@@ -17,8 +17,14 @@ import attrs
 
 from execdrivers import cgroups, defaults, users
 from execdrivers.errors import SpecError
-from execdrivers.launcher import LAUNCHER_PATH, Operation, operation, process_operations
-from execdrivers.launcher.process import capability_sets
+from execdrivers.launcher import (
+    LAUNCHER_PATH,
+    Operation,
+    capability_sets,
+    check_capabilities,
+    operation,
+    process_operations,
+)
 from execdrivers.spec import Capabilities, CapabilitySets, ContainerSpec, DeviceRule, Resources, Rlimit
 from execdrivers_oci import mounts
 
@@ -136,15 +142,9 @@ def _check_options(spec: ContainerSpec) -> None:
 
 
 def _capabilities(spec: ContainerSpec, user: users.User, bounding: int) -> CapabilitySets:
-    """What is asked for by name must be the caller's to give; of "ALL" it is what there is."""
-    numbers = defaults.ALL_CAPABILITIES
-    available = {name for name, number in numbers.items() if bounding >> number & 1}
-    given = spec.capabilities or Capabilities()
-    named = [*given.add, *(given.bounding or ())]
-    lacking = [name for name in named if name != "ALL" and name not in available]
-    if lacking and len(named) < len(numbers):
-        problem = "is not among the capabilities of the calling process"
-        raise SpecError("capabilities", lacking[0], problem, "drop it from the spec")
+    """Those that the caller has to give."""
+    check_capabilities(spec.capabilities, bounding)
+    available = {name for name, number in defaults.ALL_CAPABILITIES.items() if bounding >> number & 1}
     sets = capability_sets(spec.capabilities, root=user.uid == 0)
     return CapabilitySets(**{name: available.intersection(names) for name, names in attrs.asdict(sets).items()})
 

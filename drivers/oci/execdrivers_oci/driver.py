@@ -12,9 +12,10 @@ from execdrivers import cgroups
 from execdrivers.driver import CreateRequest, Driver, Plan, Probe, Problem, Step
 from execdrivers.errors import SpecError, UnsupportedFeature
 from execdrivers.features import required
+from execdrivers.launcher import bounding_set
 from execdrivers_oci import bundle, mounts, runtime
 from execdrivers_oci.features import features
-from execdrivers_oci.handle import Container, OciHandle, bounding, discard
+from execdrivers_oci.handle import Container, OciHandle, discard
 from execdrivers_oci.process import Process, command_line
 from execdrivers_oci.tool import TIMEOUT, Tool
 
@@ -78,7 +79,7 @@ class OciDriver(Driver):
         return Probe(available=True, version=str(found), features=enforced, missing=missing, facts=facts)
 
     def plan(self, spec: ContainerSpec, id: str) -> Plan:
-        compiled = bundle.compile(spec, id, self.layout, bounding())
+        compiled = bundle.compile(spec, id, self.layout, bounding_set())
         found, _ = runtime.find(_wanted(spec), self.layout)
         if found:
             mounts.check(spec, found)
@@ -97,7 +98,7 @@ class OciDriver(Driver):
         spec, layout = request.spec, self.layout
         used = self._runtime(spec)
         mounts.check(spec, used)
-        compiled = bundle.compile(spec, request.id, layout, bounding(), self._free_cgroup(spec, request.id))
+        compiled = bundle.compile(spec, request.id, layout, bounding_set(), self._free_cgroup(spec, request.id))
         timeout = spec.driver_options.get("oci", {}).get("timeout", TIMEOUT)
         tool = Tool(used.path, request.directory, timeout)
         untidy = not used.tidy or bool(spec.hooks.poststop)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,11 @@ from execdrivers.cgroups import CgroupDir
 from execdrivers.driver import ExecRequest, Handle, ProcessHandle
 from execdrivers.errors import OperationError
 from execdrivers.exit import Exit
-from execdrivers.launcher import ToolError, sweep
+from execdrivers.launcher import (
+    ToolError,
+    bounding_set,
+    sweep,
+)
 from execdrivers_oci import bundle
 from execdrivers_oci.process import Process
 from execdrivers_oci.tool import Tool, launch_error, operation_error
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from execdrivers.cgroups import Layout
     from execdrivers.spec import Resources
 
-__all__ = ["Container", "OciExec", "OciHandle", "bounding", "discard"]
+__all__ = ["Container", "OciExec", "OciHandle", "discard"]
 
 #: Seconds that a killed process may take to be gone.
 _DEATH = 10.0
@@ -104,15 +107,13 @@ class OciHandle(Handle):
         oom_kills = cgroups.oom_kills(self._container.cgroups)
         status = self._process.wait_status() if self._process else pidfd.wait_status(self.exit_fd)
         self.pid = None
-        if status is None:
-            return Exit(reason="oom" if oom_kills else "unknown", oom_kills=oom_kills)
         return Exit.from_wait_status(status, oom_kills=oom_kills)
 
     def pids(self) -> Sequence[int]:
         return cgroups.processes(self._container.cgroups)
 
     def exec(self, request: ExecRequest) -> OciExec:
-        compiled = bundle.compile(request.spec, self._container.id, self._layout, bounding())
+        compiled = bundle.compile(request.spec, self._container.id, self._layout, bounding_set())
         label = f"exec-{request.id}"
         file = f"{self._directory}/{label}.json"
         with open(file, "w") as stream:
@@ -156,7 +157,7 @@ class OciHandle(Handle):
 
     def delete(self) -> None:
         self.kill()
-        _await(self.exit_fd)
+        pidfd.wait(self.exit_fd, _DEATH)
         if self._present:
             self._present = False
             if self._container.untidy:
@@ -166,7 +167,7 @@ class OciHandle(Handle):
         if self._process is not None:
             self._process.destroy()
         elif (fd := pidfd.open_checked(*self._container.reaper)) is not None:
-            _await(fd)
+            pidfd.wait(fd, _DEATH)
             os.close(fd)
             sweep()  # it may be a child of ours, let go of by another handle
         self.pid = None
@@ -201,25 +202,11 @@ class OciExec(ProcessHandle):
     def exit(self) -> Exit:
         status = self._process.wait_status()
         self.pid = None
-        return Exit(reason="unknown") if status is None else Exit.from_wait_status(status)
+        return Exit.from_wait_status(status)
 
     def close(self) -> None:
         self._process.close()
         self.exit_fd = -1
-
-
-def _await(fd: int) -> None:
-    """Until the process has ended that was killed, or has nothing left to do."""
-    if fd >= 0:
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        poll.poll(1000 * _DEATH)
-
-
-def bounding() -> int:
-    """The capabilities in the bounding set of this process, as a mask: what it has to give."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        return int(next(line for line in file if line.startswith("CapBnd:")).split()[1], 16)
 
 
 def discard(tool: Tool, id: str) -> None:

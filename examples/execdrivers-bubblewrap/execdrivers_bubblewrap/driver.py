@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import shutil
 import signal
 import time
@@ -160,8 +159,6 @@ class BubblewrapHandle(Handle):
         if status is None:
             status = pidfd.wait_status(self.exit_fd)
         self.pid = None
-        if status is None:
-            return Exit(reason="oom" if oom_kills else "unknown", oom_kills=oom_kills)
         return Exit.from_wait_status(status, oom_kills=oom_kills)
 
     def delete(self) -> None:
@@ -169,10 +166,10 @@ class BubblewrapHandle(Handle):
         if self._reaper is not None:
             self._reaper.kill(_TIMEOUT)
         elif self.exit_fd >= 0:
-            _await(self.exit_fd)
+            pidfd.wait(self.exit_fd, _TIMEOUT)
             reaper = pidfd.open_checked(*self._state["reaper"])
             if reaper is not None:
-                _await(reaper)
+                pidfd.wait(reaper, _TIMEOUT)
                 os.close(reaper)
                 sweep()  # it may be a child of this program, let go of by another handle
         cgroups.remove(self._cgroups())
@@ -217,10 +214,3 @@ class BubblewrapHandle(Handle):
         found = cgroups.find(f"{cgroups.parent()}/{self._state['name']}", self._layout)
         ours = set(self._state["cgroups"])
         return found if ours and ours <= {cgroup.inode for cgroup in found} else ()
-
-
-def _await(fd: int) -> None:
-    """Until the process behind the pidfd has ended: SIGKILL is on its way, or has done its work."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    poll.poll(1000 * _TIMEOUT)

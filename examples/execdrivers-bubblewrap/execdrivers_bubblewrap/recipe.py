@@ -17,8 +17,16 @@ import attrs
 from execdrivers import cgroups, defaults, users
 from execdrivers.driver import Plan, Step
 from execdrivers.errors import SpecError
-from execdrivers.launcher import LAUNCHER_PATH, Operation, filesystems, operation, process_operations
-from execdrivers.launcher.process import capability_sets
+from execdrivers.launcher import (
+    LAUNCHER_PATH,
+    Operation,
+    bounding_set,
+    capability_sets,
+    check_capabilities,
+    filesystems,
+    operation,
+    process_operations,
+)
 from execdrivers.spec import ContainerSpec, Mount
 
 __all__ = ["Recipe", "joining", "make"]
@@ -119,7 +127,9 @@ def joining(spec: ContainerSpec, id: str, namespaces: Sequence[str]) -> tuple[Op
 
 def _process(spec: ContainerSpec, user: users.User, id: str, *, first: bool = True) -> Iterator[Operation]:
     environment = defaults.environment(spec, user.home if spec.rootfs else "/tmp", spec.hostname or id)
-    return process_operations(spec, user, environment, available=_available(spec), first=first)
+    available = bounding_set()
+    check_capabilities(spec.capabilities, available)
+    return process_operations(spec, user, environment, available=available, first=first)
 
 
 def _mounts(spec: ContainerSpec) -> list[Mount]:
@@ -138,14 +148,3 @@ def _mounts(spec: ContainerSpec) -> list[Mount]:
     if not os.path.isdir(f"{spec.rootfs}/sys"):  # less is not less safe, and nothing is written unasked
         mounts = [mount for mount in mounts if mount.type != "sysfs" or mount in spec.mounts]
     return mounts
-
-
-def _available(spec: ContainerSpec) -> int:
-    """The capabilities that are ours to give. Of "ALL" it is those; one asked for by name must be among them."""
-    with open("/proc/self/status", encoding="ascii") as file:
-        mask = int(next(line for line in file if line.startswith("CapBnd:")).split()[1], 16)
-    if spec.capabilities is not None:
-        for name in {*spec.capabilities.add, *(spec.capabilities.bounding or ())} - {"ALL"}:
-            if not mask >> defaults.ALL_CAPABILITIES[name] & 1:
-                raise SpecError("capabilities", name, "is not among those of the caller", "drop it from the spec")
-    return mask

@@ -19,7 +19,14 @@ from __future__ import annotations
 from execdrivers.launcher.joined import join
 from execdrivers.launcher.launch import LAUNCHER_PATH, Launch, Started, spawn, spawn_launcher
 from execdrivers.launcher.operations import Operation, encode, operation
-from execdrivers.launcher.process import candidates, environment_list, process_operations
+from execdrivers.launcher.process import (
+    bounding_set,
+    candidates,
+    capability_sets,
+    check_capabilities,
+    environment_list,
+    process_operations,
+)
 from execdrivers.launcher.reaper import Reaper, sweep
 from execdrivers.launcher.tool import ToolError, call, ending
 
@@ -30,8 +37,11 @@ __all__ = [
     "Reaper",
     "Started",
     "ToolError",
+    "bounding_set",
     "call",
     "candidates",
+    "capability_sets",
+    "check_capabilities",
     "encode",
     "ending",
     "environment_list",

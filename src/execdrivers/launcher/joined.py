@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -44,9 +43,7 @@ def join(
         launch.go()
     except BaseException:
         launch.close()  # what waits for its word gives up
-        poll = select.poll()
-        poll.register(child.pidfd, select.POLLIN)
-        poll.poll()
+        pidfd.wait(child.pidfd)
         pidfd.wait_status(child.pidfd)
         process.close()
         raise
@@ -77,7 +74,7 @@ class JoinedProcess(ProcessHandle):
     def exit(self) -> Exit:
         status = pidfd.wait_status(self.exit_fd)
         self.pid = None
-        return Exit(reason="unknown") if status is None else Exit.from_wait_status(status)
+        return Exit.from_wait_status(status)
 
     def close(self) -> None:
         if self._pidfd >= 0:

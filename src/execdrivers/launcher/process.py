@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from execdrivers import defaults
+from execdrivers.errors import SpecError
 from execdrivers.launcher.operations import Operation, operation
 from execdrivers.spec import Capabilities, CapabilitySets
 
@@ -14,7 +15,14 @@ if TYPE_CHECKING:
     from execdrivers.spec import ContainerSpec
     from execdrivers.users import User
 
-__all__ = ["candidates", "capability_sets", "environment_list", "process_operations"]
+__all__ = [
+    "bounding_set",
+    "candidates",
+    "capability_sets",
+    "check_capabilities",
+    "environment_list",
+    "process_operations",
+]
 
 _RLIMITS = {
     name: number
@@ -73,6 +81,24 @@ def candidates(spec: ContainerSpec) -> tuple[str, ...]:
 def environment_list(environment: Mapping[str, str]) -> tuple[str, ...]:
     """As execve(2) takes it."""
     return tuple(f"{key}={value}" for key, value in environment.items())
+
+
+def bounding_set() -> int:
+    """The mask of the capabilities that this program has to give."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        return int(next(line for line in file if line.startswith("CapBnd:")).split()[1], 16)
+
+
+def check_capabilities(capabilities: Capabilities | None, available: int) -> None:
+    """What is asked for by name must be in the mask; of "ALL" it is what there is. Raises `SpecError`."""
+    if capabilities is None:
+        return
+    numbers = defaults.ALL_CAPABILITIES
+    named = [*capabilities.add, *(capabilities.bounding or ())]
+    lacking = [name for name in named if name != "ALL" and not available >> numbers[name] & 1]
+    if lacking and len(named) < len(numbers):
+        problem = "is not among the capabilities of the calling process"
+        raise SpecError("capabilities", lacking[0], problem, "drop it from the spec")
 
 
 @lru_cache(maxsize=64)
