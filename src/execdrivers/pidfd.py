@@ -65,8 +65,10 @@ def wait_status(fd: int) -> int | None:
 
     None when it still runs, or when nobody can tell any more. For a process that is not our child, or that something
     else in this program has reaped (a ``SIGCHLD`` handler, ``os.wait()``), the kernel is asked about the pidfd
-    (Linux 6.15) or, while it is a zombie, /proc.
+    (Linux 6.15) or, while it is a zombie, /proc. -1: one of which nobody can tell.
     """
+    if fd < 0:
+        return None
     try:
         result = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG | _WALL)
     except ChildProcessError:

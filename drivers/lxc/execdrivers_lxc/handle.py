@@ -101,7 +101,7 @@ class LxcHandle(Handle):
 
     def exit(self) -> Exit:
         status = self._launch.exit_status() if self._launch else None
-        if status is None and self.exit_fd >= 0:
+        if status is None:
             status = pidfd.wait_status(self.exit_fd)
         if status is None or self._container.notes_oom:
             pidfd.wait(self._monitor, _DEATH)

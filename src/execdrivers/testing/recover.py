@@ -82,6 +82,7 @@ class TestRecover(Kit):
         rootfs = self.own_rootfs()
         os.mkfifo(rootfs / "data/fifo")
         container = self.orphan("read /data/fifo", "exit 42", rootfs=rootfs)
+        assert container.poll() is None  # who takes hold of it only after its end cannot know
         waited: list[Any] = []
 
         import threading
