@@ -1,0 +1,280 @@
+"""The directories: making them, with values and processes, reading, freezing, killing, removing."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import attrs
+
+from execdrivers.cgroups.layout import read
+from execdrivers.cgroups.limits import CgroupDir
+from execdrivers.errors import LaunchError, OperationError
+
+__all__ = ["create", "extend", "freeze", "kill", "move", "oom_kills", "processes", "remove", "thaw"]
+
+
+def create(cgroups: Sequence[CgroupDir]) -> tuple[CgroupDir, ...]:
+    """Make the directories and write the values; the same with their inodes.
+
+    On an error none is left; raises `LaunchError`, step ``cgroup``.
+    """
+    made: list[CgroupDir] = []
+    try:
+        for cgroup in cgroups:
+            _mkdir(cgroup)
+            made.append(attrs.evolve(cgroup, inode=os.stat(cgroup.path).st_ino))
+            _make_usable(cgroup)
+            _write_values(cgroup)
+    except OSError as error:
+        remove(made)
+        raise _launch_error(error) from error
+    return tuple(made)
+
+
+def extend(
+    existing: Sequence[CgroupDir], wanted: Sequence[CgroupDir], *, operation: str = "update"
+) -> tuple[CgroupDir, ...]:
+    """Bring the wanted values into force: in the directories that exist, and in new ones, which are returned.
+
+    Raises `OperationError` of that operation; then no new directory is left.
+    """
+    with _told(operation):
+        return _extend(existing, wanted)
+
+
+def _extend(existing: Sequence[CgroupDir], wanted: Sequence[CgroupDir]) -> tuple[CgroupDir, ...]:
+    known = {cgroup.path for cgroup in existing}
+    for cgroup in wanted:
+        if cgroup.path in known:
+            _make_usable(cgroup)
+            try:
+                _write_values(cgroup)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EBUSY):
+                    raise
+                # Memory may not exceed memory with swap at any time: which goes first depends on the direction.
+                _write_values(attrs.evolve(cgroup, values=cgroup.values[::-1]))
+                _write_values(cgroup)
+    return create([cgroup for cgroup in wanted if cgroup.path not in known])
+
+
+def move(cgroups: Sequence[CgroupDir], pids: Callable[[], Sequence[int]]) -> None:
+    """Put processes there; ``pids`` is asked until it names no new one. Raises OSError."""
+    moved: set[int] = set()
+    while fresh := set(pids()) - moved:
+        for cgroup in cgroups:
+            for pid in fresh:
+                with contextlib.suppress(ProcessLookupError):  # ended meanwhile
+                    _write(f"{cgroup.path}/cgroup.procs", str(pid))
+        moved |= fresh
+
+
+def _write_values(cgroup: CgroupDir) -> None:
+    for name, value in cgroup.values:
+        _write(f"{cgroup.path}/{name}", value)
+
+
+def _mkdir(cgroup: CgroupDir) -> None:
+    try:
+        os.mkdir(cgroup.path)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(cgroup.path), exist_ok=True)
+        os.mkdir(cgroup.path)
+
+
+def _make_usable(cgroup: CgroupDir) -> None:
+    """See to what the hierarchy demands before the first value, or process, can be put there."""
+    above = os.path.dirname(cgroup.path)
+    if cgroup.version == 2:
+        missing = [c for c in cgroup.controllers if not os.path.exists(f"{cgroup.path}/{c}.{_MARK[c]}")]
+        for directory in _directories_from(cgroup.mount_point, above) if missing else ():
+            _write(f"{directory}/cgroup.subtree_control", " ".join(f"+{c}" for c in missing))
+    elif "cpuset" in cgroup.controllers:
+        for name in ("cpuset.cpus", "cpuset.mems"):  # a v1 cpuset is born empty and takes no process
+            for directory in [*_directories_from(cgroup.mount_point, above)[1:], cgroup.path]:
+                if not read(f"{directory}/{name}"):
+                    _write(f"{directory}/{name}", read(f"{os.path.dirname(directory)}/{name}"))
+
+
+def _directories_from(top: str, directory: str) -> list[str]:
+    """``top`` and what leads down to ``directory``, included."""
+    parts = os.path.relpath(directory, top).split("/")
+    return [top] + [f"{top}/{'/'.join(parts[: n + 1])}" for n in range(len(parts))]
+
+
+#: A file of each v2 controller that is there once the controller is enabled.
+_MARK = {"memory": "max", "pids": "max", "cpu": "max", "cpuset": "cpus"}
+
+
+def _launch_error(error: OSError) -> LaunchError:
+    path = str(error.filename or "")
+    value = getattr(error, "value", "")
+    what = f"cannot write {value!r} to {path}" if value else f"cannot make cgroup {path}"
+    remedy = {
+        errno.EEXIST: "a cgroup of that name is left over: rmdir it, or use another container name",
+        errno.EROFS: "the cgroup file system is read-only: run where it is writable, or leave the limits unset",
+        errno.EACCES: "run as root, or leave the limits unset",
+        errno.EINVAL: "the kernel does not take this value: check it against the host's CPUs and memory",
+        errno.ERANGE: "the host does not have these CPUs or memory nodes",
+        errno.EBUSY: "raise the limit",
+    }.get(error.errno or 0, "")
+    return LaunchError(
+        f"cgroup: {what}: {error.strerror}", step="cgroup", path=path, errno=error.errno or 0, remedy=remedy
+    )
+
+
+def _write(path: str, value: str) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        error.filename = path
+        error.value = value  # type: ignore[attr-defined]
+        raise
+
+
+def oom_kills(cgroups: Sequence[CgroupDir]) -> int:
+    """How many processes the kernel has killed for want of memory; 0 without a memory cgroup."""
+    for cgroup in cgroups:
+        if "memory" in cgroup.controllers:
+            file = "memory.oom_control" if cgroup.version == 1 else "memory.events"
+            with contextlib.suppress(OSError):
+                counts = dict(line.split() for line in read(f"{cgroup.path}/{file}").splitlines())
+                return int(counts.get("oom_kill", 0))
+    return 0
+
+
+def processes(cgroups: Sequence[CgroupDir]) -> list[int]:
+    """Host pids of all processes in the cgroups and below (the first hierarchy speaks for all)."""
+    pids: list[int] = []
+    pending = [cgroup.path for cgroup in cgroups[:1]]
+    while pending:
+        path = pending.pop()
+        with contextlib.suppress(OSError):
+            pids += map(int, read(f"{path}/cgroup.procs").split())
+        pending += _below(path)
+    return sorted(pids)
+
+
+def kill(cgroups: Sequence[CgroupDir]) -> None:
+    """SIGKILL every process in the cgroups, also those that fork meanwhile."""
+    cgroups = list(filter(_exists, cgroups))
+    for cgroup in cgroups:
+        if cgroup.version == 2:
+            with contextlib.suppress(OSError):  # gone, or before Linux 5.14: the loop below does it
+                _write(f"{cgroup.path}/cgroup.kill", "1")
+    with _frozen(cgroups):
+        for pid in processes(cgroups):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
+
+
+@contextlib.contextmanager
+def _frozen(cgroups: Sequence[CgroupDir]) -> Iterator[None]:
+    """Hold the processes still, so that none forks while the others are being killed."""
+    files = _freezers(cgroups)
+    with contextlib.suppress(OSError):
+        for path, frozen, _ in files:
+            _write(path, frozen)
+    yield
+    with contextlib.suppress(OSError):
+        for path, _, thawed in files:
+            _write(path, thawed)
+
+
+def _freezers(cgroups: Sequence[CgroupDir]) -> list[tuple[str, str, str]]:
+    """Files with what freezes and what thaws: v1's freezer where there is one, else v2's own."""
+    v1 = [c for c in cgroups if c.version == 1 and "freezer" in c.controllers]
+    if v1:
+        return [(f"{c.path}/freezer.state", "FROZEN", "THAWED") for c in v1]
+    return [(f"{c.path}/cgroup.freeze", "1", "0") for c in cgroups if c.version == 2]
+
+
+def freeze(cgroups: Sequence[CgroupDir]) -> None:
+    """Let every process in them stand still; returns when they do. Raises `OperationError`.
+
+    v1 tells nobody when it is done, so it is asked again; v2 has its file for it (cgroup.events).
+    """
+    with _told("pause"):
+        for path, frozen, _ in _freezers(cgroups):
+            _write(path, frozen)
+            pause = 0.0002
+            while not _is_frozen(path):
+                time.sleep(pause)
+                pause = min(2 * pause, 0.02)
+                if path.endswith("freezer.state"):
+                    _write(path, frozen)  # what was forked meanwhile takes another push
+
+
+def _is_frozen(path: str) -> bool:
+    if path.endswith("freezer.state"):
+        return read(path) == "FROZEN"
+    return "frozen 1" in read(f"{os.path.dirname(path)}/cgroup.events").splitlines()
+
+
+def thaw(cgroups: Sequence[CgroupDir]) -> None:
+    """Let them go on. Raises `OperationError`."""
+    with _told("resume"):
+        for path, _, thawed in _freezers(cgroups):
+            _write(path, thawed)
+
+
+@contextlib.contextmanager
+def _told(operation: str) -> Iterator[None]:
+    """What the kernel refuses, as an error of that operation."""
+    try:
+        yield
+    except LaunchError as error:  # of a new one
+        raise OperationError(
+            error.message, operation=operation, errno=error.errno or 0, path=error.path, remedy=error.remedy
+        ) from error
+    except OSError as error:
+        path, value = str(error.filename or ""), getattr(error, "value", "")
+        what = f"cannot write {value!r} to {path}" if value else path
+        remedy = "the processes use more already: choose a higher limit" if error.errno == errno.EBUSY else ""
+        message = f"{operation}: {what}: {error.strerror}"
+        raise OperationError(message, operation=operation, errno=error.errno or 0, path=path, remedy=remedy) from error
+
+
+def _exists(cgroup: CgroupDir) -> bool:
+    try:
+        return os.stat(cgroup.path).st_ino == cgroup.inode
+    except FileNotFoundError:
+        return False
+
+
+def remove(cgroups: Sequence[CgroupDir]) -> None:
+    """Remove the directories, and those that a container has made below. Gone already is fine; what is dying is waited
+    for, up to two seconds."""
+    for cgroup in filter(_exists, cgroups):
+        _remove(cgroup.path)
+
+
+def _remove(path: str) -> None:
+    pause = 0.0005
+    while True:
+        try:
+            return os.rmdir(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno != errno.EBUSY or pause > 1:
+                raise
+        for below in _below(path):
+            _remove(below)
+        # A killed process is still on its way out; the kernel tells nobody when it is through.
+        time.sleep(pause)
+        pause *= 2
+
+
+def _below(path: str) -> list[str]:
+    with contextlib.suppress(FileNotFoundError), os.scandir(path) as entries:
+        return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return []
