@@ -8,7 +8,7 @@ that fails is kept as an error and disturbs no other.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BUILT_IN", "Registry", "default_registry"]
 
-#: Driver → the module of its plugin, whose entry point has the driver's name.
+#: Driver → the module of its plugin, whose entry point has the driver's name; the strongest first.
 BUILT_IN: Mapping[str, str] = {name: f"execdrivers_{name}" for name in ("native", "lxc", "oci", "chroot")}
 
 #: What a plugin may fail with: anything, sys.exit() too; an interrupt is not its doing.
@@ -146,9 +146,9 @@ class Registry:
         return driver
 
     def _choose_auto(self, asked: Mapping[str, str], to_run: bool) -> Driver:
-        names = [name for name in self.names() if self._drivers[name].strength >= 0]
-        reasons, remedies = [], []
-        for name in names:
+        names, reasons, remedies = [], [], []
+        for name in self._strongest_first():
+            names.append(name)
             probe = self.probe(name)
             lacking = _lacking(probe, asked)
             if probe.available and not lacking:
@@ -165,6 +165,27 @@ class Registry:
             return self._choose_named(names[0], asked, to_run)
         message = f"no driver can take this container: {'; '.join(reasons) or 'none is installed'}"
         raise DriverUnavailable(message, remedy="; ".join(remedies))
+
+    def _strongest_first(self) -> Iterator[str]:
+        """The drivers for ``auto``. Of the built-in ones, listed by strength, none is loaded before its turn."""
+        with self._lock:
+            self._hooks()
+            for plugin in [name for name in self._unasked if name not in self._built_in]:
+                self._ask_quietly(plugin)
+        waiting, told = list(self._built_in), set[str]()
+        while True:
+            with self._lock:
+                if waiting:
+                    self._find(waiting[0])
+                drivers = dict(self._drivers)
+            loaded = drivers.get(waiting.pop(0)) if waiting else None
+            least = max(0, loaded.strength if loaded and waiting else 0)
+            for name in sorted(drivers.keys() - told, key=lambda name: (-drivers[name].strength, name)):
+                if drivers[name].strength >= least and (loaded or not waiting):
+                    told.add(name)
+                    yield name
+            if not waiting:
+                return
 
     def _unsupported(
         self,

@@ -24,6 +24,7 @@ from execdrivers import (
     VetoError,
     hookimpl,
 )
+from execdrivers.registry import BUILT_IN
 
 
 class Answering(Driver):
@@ -410,3 +411,27 @@ print([name for name in heavy.split() if name in sys.modules and name not in bef
 def test_errors_for_vetoes_are_permission_errors():
     assert issubclass(VetoError, PermissionError)
     assert Path(__file__).exists()
+
+
+def test_built_in_drivers_are_listed_by_strength():
+    registry = Registry(entry_points=False)
+    assert list(registry.names()) == list(BUILT_IN)
+
+
+def test_auto_loads_no_driver_that_it_does_not_need():
+    program = """if True:
+        import sys
+        from execdrivers import ContainerSpec, Registry
+        registry = Registry(entry_points=False)
+        print(registry.choose("auto", ContainerSpec(["true"]), to_run=False).name)
+        print([name for name in sys.modules if name.startswith("execdrivers_") and name.endswith(".driver")])
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "native\n['execdrivers_native.driver']\n"
+
+
+def test_auto_takes_a_stronger_one_from_outside():
+    registry = Registry(entry_points=False)
+    registry.register(plugin(driver("middling", strength=50)))
+    registry.register(plugin(driver("mighty", strength=101)))
+    assert list(registry._strongest_first()) == ["mighty", "native", "middling", "lxc", "oci"]
