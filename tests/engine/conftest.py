@@ -118,6 +118,7 @@ class HostHandle(Handle):
 
     def pause(self) -> None:
         os.killpg(self._state["pid"], signal.SIGSTOP)
+        os.waitid(os.P_PID, self._state["pid"], os.WSTOPPED | os.WNOWAIT)  # on return it stands still
 
     def resume(self) -> None:
         os.killpg(self._state["pid"], signal.SIGCONT)
