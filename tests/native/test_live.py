@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -75,12 +76,16 @@ def test_without_privilege(tmp_path: Path) -> None:
     """One more process in a container of an ordinary user."""
     program = (
         "import execdrivers as x; e = x.Engine(); c = e.create(x.ContainerSpec(['sleep', '60']), driver='native');"
-        "c.start(); p = c.exec(['sh', '-c', 'id -u; exit 3'], stdout=x.PIPE); print(p.communicate(), p.returncode);"
-        "c.delete(force=True)"
+        "c.start(); p = c.exec(['sh', '-c', 'id -u; exit 3'], stdout=x.PIPE); print(p.communicate(), p.returncode);\n"
+        "try: c.exec(['id'], user='0')\n"
+        "except x.SpecError as error: print(error.field)\n"
+        "c.delete(force=True); print(x.run(['ls', '/sys/class/net'], network='host', memory=-1).exit)"
     )
     ordinary: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": [], "cwd": "/", "capture_output": True}
     reached = subprocess.run(["/usr/bin/env", sys.executable, "-c", "import execdrivers.engine"], **ordinary)
     if reached.returncode:
         pytest.skip("an ordinary user cannot run this interpreter")
     done = subprocess.run([sys.executable, "-c", program], text=True, **ordinary)
-    assert done.stdout == "(b'65534\\n', None) 3\n", done.stderr
+    first, second, *links, last = done.stdout.splitlines()
+    assert (first, second, last) == ("(b'65534\\n', None) 3", "user", "exited with code 0"), done.stderr
+    assert set(links) == set(os.listdir("/sys/class/net"))

@@ -6,6 +6,7 @@ file system can tell (does the rootfs exist, who is "www-data") is asked of root
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import attrs
 
 from execdrivers import cgroups, defaults
 from execdrivers.driver import Plan, Step
+from execdrivers.errors import SpecError
 from execdrivers.launcher import (
     Operation,
     capability_sets,
@@ -33,6 +35,8 @@ __all__ = ["NativePlan", "compile", "compile_exec"]
 
 #: Order in which namespaces are listed; "time" and "user" are not made unless asked for or needed.
 _DEFAULT_NAMESPACES = ("pid", "mount", "uts", "ipc", "network", "cgroup")
+#: Type of mount → the namespace that it shows, and where the host has its own.
+_SHOWS = {"sysfs": ("network", "/sys"), "mqueue": ("ipc", "/dev/mqueue")}
 #: Who runs when no rootfs is given and no user: nobody, as every distribution numbers it.
 _NOBODY = "65534:65534"
 
@@ -68,18 +72,21 @@ def compile(spec: ContainerSpec, id: str, host: Host) -> NativePlan:
     return _Compiler(spec, id, host).compile()
 
 
-def compile_exec(spec: ContainerSpec, id: str, host: Host, namespaces: Sequence[str]) -> tuple[Operation, ...]:
+def compile_exec(
+    spec: ContainerSpec, id: str, host: Host, namespaces: Sequence[str], own: str
+) -> tuple[Operation, ...]:
     """The operations of one more process, which joins the container's own namespaces.
 
-    ``spec`` is that of the container with the process's part as asked for. The users are those that the rootfs has now.
+    ``spec`` is that of the container with the process's part as asked for. The users are those that the rootfs has now;
+    ``own`` is the container's, "uid:gid". Raises `SpecError`.
     """
     rootless = "user" in namespaces
     user = rootfs.resolve_user(spec, _wanted_user(spec, host), rootless=rootless)
-    adjust = (
-        [] if spec.oom_score_adj is None else [operation("write", "/proc/self/oom_score_adj", str(spec.oom_score_adj))]
-    )
+    if rootless and f"{user.uid}:{user.gid}" != own:
+        problem = f"is another than the container's ({own}), and without privilege no other can be had"
+        raise SpecError("user", spec.user, problem, "run as root, or leave it unset")
     return (
-        *adjust,
+        *_oom_score(spec),
         operation("join", tuple(namespaces)),
         operation("channel"),
         operation("session"),
@@ -123,7 +130,8 @@ class _Compiler:
         self.nodev = "CAP_SYS_ADMIN" not in self.capabilities.bounding
         self.mounts = self._mounts()
         self.cgroups = cgroups.plan(
-            spec.resources,
+            # Without privilege limits are refused, and what is unlimited takes no cgroup.
+            None if self.rootless else spec.resources,
             id,
             host.cgroups,
             track="pid" not in self.namespaces,
@@ -222,7 +230,17 @@ class _Compiler:
         rootfs.check(spec, own)
         given = {mount.destination: mount for mount in spec.mounts}
         merged = [given.pop(mount.destination, mount) for mount in own]
-        return (*merged, *given.values())
+        return tuple(filter(None, map(self._at_hand, (*merged, *given.values()))))
+
+    def _at_hand(self, mount: Mount) -> Mount | None:
+        """To mount what shows a namespace takes rights in that namespace; without them it is the host's own mount."""
+        kind, source = _SHOWS.get(mount.type, ("", ""))
+        if not self.rootless or not kind or kind in self.namespaces:
+            return mount
+        if not os.path.isdir(source):
+            return None
+        attributes = sorted(mount.parse_options().set)
+        return Mount(destination=mount.destination, type="bind", source=source, options=("rbind", *attributes))
 
     def _file_systems(self) -> Iterator[Operation]:
         for mount in self.mounts:

@@ -107,7 +107,7 @@ class NativeHandle(Handle):
         return [] if self.pid is None else _in_pid_namespace(self.pid)
 
     def exec(self, request: ExecRequest) -> ProcessHandle:
-        operations = compile_exec(request.spec, self._id, self._host, self._namespaces)
+        operations = compile_exec(request.spec, self._id, self._host, self._namespaces, self._guarantees["user"])
         return join(operations, request.stdio, self.exit_fd, lambda pid: cgroups.move(self._cgroups(), lambda: (pid,)))
 
     def pause(self) -> None:
