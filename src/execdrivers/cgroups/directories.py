@@ -29,9 +29,11 @@ def create(cgroups: Sequence[CgroupDir]) -> tuple[CgroupDir, ...]:
             made.append(attrs.evolve(cgroup, inode=os.stat(cgroup.path).st_ino))
             _make_usable(cgroup)
             _write_values(cgroup)
-    except OSError as error:
+    except BaseException as error:
         remove(made)
-        raise _launch_error(error) from error
+        if isinstance(error, OSError):
+            raise _launch_error(error) from error
+        raise
     return tuple(made)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import select
+import signal
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from execdrivers import pidfd
 from execdrivers.errors import LaunchError
 from execdrivers.launcher._launcher import ffi, lib
 from execdrivers.launcher.failures import clone_error, failed, step_error
@@ -206,6 +208,13 @@ def _spawn(
     child = ffi.new("struct ed_child *")
     try:
         result = lib.ed_spawn(how, child)
+    except BaseException:  # an interrupt, which Python notices as the call returns
+        if child.pid > 0:
+            pidfd.send_signal(child.pidfd, signal.SIGKILL)
+            pidfd.wait(child.pidfd)
+            pidfd.wait_status(child.pidfd)
+            os.close(child.pidfd)
+        raise
     finally:
         if null >= 0:
             os.close(null)

@@ -29,24 +29,23 @@ def call(argv: Sequence[str], timeout: float, *, env: Mapping[str, str], cgroup:
     ``cgroup`` is a descriptor of one of v2 to run it in. Raises `ToolError`; nothing of it runs any more then.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
+    child, data, ended, status = None, b"", False, None
     try:
-        try:
-            child = spawn(argv, Stdio(-1, writer, writer), env=env, cgroup=cgroup)
-        except LaunchError as error:
-            raise ToolError(f"cannot be executed: {error.strerror}") from None
-        finally:
-            os.close(writer)
-        data, ended = b"", False
-        try:
-            data, ended = _listen(child.pidfd, reader, timeout)
-        finally:
+        child = spawn(argv, Stdio(-1, writer, writer), env=env, cgroup=cgroup)
+        os.close(writer)
+        writer = -1
+        data, ended = _listen(child.pidfd, reader, timeout)
+    except LaunchError as error:
+        raise ToolError(f"cannot be executed: {error.strerror}") from None
+    finally:
+        if child is not None:
             if not ended:
                 os.killpg(child.pid, signal.SIGKILL)  # it leads a session, and is not reaped yet
-                select.select([child.pidfd], [], [])
+                pidfd.wait(child.pidfd)
             status = pidfd.wait_status(child.pidfd)
             os.close(child.pidfd)
-    finally:
-        os.close(reader)
+        for fd in filter(lambda fd: fd >= 0, (reader, writer)):
+            os.close(fd)
     if not ended:
         raise ToolError(f"did not end within {timeout:g} seconds and was killed")
     text = data.decode(errors="replace").strip()
