@@ -95,16 +95,20 @@ class TestCleanup(Kit):
 
     def test_an_interrupt_in_the_middle(self) -> None:
         """Ctrl-C during run(): all is killed, the interrupt goes on."""
-        threading.Timer(0.15, os.kill, [os.getpid(), signal.SIGINT]).start()
+
+        def interrupt() -> None:
+            host.until(lambda: any(event.type == "started" for event in self.events), "it runs")
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        thread.start()
         try:
             with pytest.raises(KeyboardInterrupt):
                 self.run("sleep", **self.all_sorts())
         finally:
             signal.signal(signal.SIGINT, before)
-        for thread in threading.enumerate():
-            if isinstance(thread, threading.Timer):
-                thread.join()
+        thread.join()
 
     def test_many_leave_no_descriptor(self) -> None:
         self.run()
