@@ -118,7 +118,7 @@ def render_exec(spec: ContainerSpec, id: str, host: Host) -> tuple[Operation, ..
 
 def has_proc(spec: ContainerSpec) -> bool:
     """Whether a launcher finds itself in the running container."""
-    mounts = rootfs.mounts(spec)
+    mounts = filesystems.mounts(spec)
     return any(mount.destination == "/proc" and mount.type == "proc" for mount in mounts)
 
 
@@ -146,7 +146,7 @@ class _Renderer:
         #: Devices made by an allowed mknod(2) stay dead, unless the container may remount as it likes anyway.
         self.nodev = "CAP_SYS_ADMIN" not in self.capabilities.bounding
         self.cgroup = cgroup
-        self.mounts = rootfs.mounts(spec)
+        self.mounts = filesystems.mounts(spec)
         self.entries: list[str] = []
         self.beginning: list[Operation] = []
         self.operations: list[Operation] = []
@@ -390,11 +390,7 @@ class _Renderer:
             self.operations.append(operation("set_attributes", "/", 0, ("nodev",), (), ""))
 
     def _hidden_paths(self) -> None:
-        spec = self.spec
-        hidden = filesystems.hidden_paths(
-            spec.masked_paths if spec.masked_paths is not None else defaults.MASKED_PATHS,
-            spec.readonly_paths if spec.readonly_paths is not None else defaults.READONLY_PATHS,
-        )
+        hidden = filesystems.hidden_paths(self.spec)
         first = []
         if "/dev" in self.temporary:
             # It takes a null device to mask a file, and the root may have none.

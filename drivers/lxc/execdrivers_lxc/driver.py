@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 from collections.abc import Mapping
 from functools import cached_property
@@ -140,12 +139,10 @@ def _await_launcher(launch: Launch, monitor: Started, config: Config) -> None:
 
 def _end(monitor: Started) -> None:
     """Have LXC tidy up after what it could not start, and kill it when it does not."""
-    poll = select.poll()
-    poll.register(monitor.pidfd, select.POLLIN)
     # The launcher gives up as its socket closes, and with it the container ends.
-    if not poll.poll(1000 * _GRACE):
+    if not pidfd.wait(monitor.pidfd, _GRACE):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(monitor.pid, signal.SIGKILL)
-        poll.poll()
+        pidfd.wait(monitor.pidfd)
     pidfd.wait_status(monitor.pidfd)
     os.close(monitor.pidfd)

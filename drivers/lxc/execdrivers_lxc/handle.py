@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import signal
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -267,7 +266,7 @@ def remove_traces(id: str, directory: str, made: Sequence[CgroupDir], layout: La
 
 
 def _is_alive(fd: int) -> bool:
-    return fd >= 0 and not select.select([fd], [], [], 0)[0]
+    return not pidfd.wait(fd, 0)
 
 
 def _forget(path: str) -> None:

@@ -134,18 +134,13 @@ def _host_problems(effective: int, layout: Layout) -> Iterator[Problem]:
     if os.geteuid() != 0 or not effective >> 21 & 1:  # CAP_SYS_ADMIN
         yield Problem("without privilege this driver cannot use LXC", "run as root")
         return
-    points = list(layout.mount_points())
-    if not points:
-        yield Problem("no cgroup file system is mounted", "mount -t cgroup2 none /sys/fs/cgroup")
     if layout.v1:
         with open("/proc/1/cgroup", encoding="utf-8", errors="surrogateescape") as file:
             homes = {line.rstrip("\n").split(":", 2)[2] for line in file} - {"/", "/init.scope"}
         if homes:
             reason = f"the init process is in the cgroup {min(homes)}, below which LXC would make its own"
             yield Problem(reason, "run where it is in the root cgroup, or on cgroup v2 alone")
-    for point in points:
-        if not os.access(point, os.W_OK):
-            yield Problem(f"{point} is read-only", "mount it read-write")
+    yield from cgroups.problems(layout)
 
 
 def probe(host: Host) -> Probe:

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from execdrivers import defaults
 from execdrivers.errors import SpecError
 
 if TYPE_CHECKING:
     from execdrivers.spec import ContainerSpec, Mount
 
-__all__ = ["Place", "check", "make", "mounts", "place"]
+__all__ = ["Place", "check", "make", "place"]
 
 _MAX_LINKS = 40  # as the kernel's own limit
 _NAME_IT = "name the real directory inside the rootfs"
@@ -55,15 +54,6 @@ def check(spec: ContainerSpec) -> None:
             made = " ".join(root + path for path in missing)
             problem = f"has no directory {' and no '.join(missing)}"
             raise SpecError("rootfs", root, problem, f"mkdir {made}, or set ephemeral=True")
-
-
-def mounts(spec: ContainerSpec) -> tuple[Mount, ...]:
-    """The default mounts and the spec's. /sys is left out where the rootfs has no place for it."""
-    merged = defaults.mounts(spec)
-    if not spec.default_mounts or spec.ephemeral or os.path.isdir(f"{spec.rootfs}/sys"):
-        return merged
-    given = {mount.destination for mount in spec.mounts}
-    return tuple(m for m in merged if m.destination in given or not (m.destination + "/").startswith("/sys/"))
 
 
 def place(root: str, destination: str, field: str, covered: Mapping[str, Mount]) -> Place:

@@ -262,10 +262,7 @@ class _Compiler:
 
     def _hidden_paths(self) -> Iterator[Operation]:
         spec = self.spec
-        yield from filesystems.hidden_paths(
-            spec.masked_paths if spec.masked_paths is not None else defaults.MASKED_PATHS,
-            spec.readonly_paths if spec.readonly_paths is not None else defaults.READONLY_PATHS,
-        )
+        yield from filesystems.hidden_paths(spec)
         if spec.readonly and spec.rootfs is not None:
             yield operation("set_attributes", "/", 0, ("ro",), (), "")
 

@@ -175,9 +175,4 @@ def _host_problems(layout: Layout) -> Iterator[Problem]:
     if os.geteuid() != 0 or not effective & _SYS_ADMIN:
         yield Problem("without privilege a runtime can neither make cgroups nor set other users", "run as root")
         return
-    points = list(layout.mount_points())
-    if not points:
-        yield Problem("no cgroup file system is mounted", "mount -t cgroup2 none /sys/fs/cgroup")
-    for point in points:
-        if not os.access(point, os.W_OK):
-            yield Problem(f"{point} is read-only", "mount it read-write")
+    yield from cgroups.problems(layout)

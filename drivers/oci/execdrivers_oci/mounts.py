@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from execdrivers import defaults
 from execdrivers.errors import SpecError
+from execdrivers.launcher import filesystems
 
 if TYPE_CHECKING:
     from execdrivers.spec import ContainerSpec, Mount
@@ -37,10 +37,7 @@ def check_rootfs(spec: ContainerSpec) -> None:
 
 def compile(spec: ContainerSpec, *, nodev: bool) -> tuple[Mount, ...]:
     """All mounts. With ``nodev`` each gets that option even unasked. Raises `SpecError`."""
-    mounts = list(defaults.mounts(spec))
-    if spec.default_mounts and not os.path.isdir(f"{spec.rootfs}/sys"):
-        given = {mount.destination for mount in spec.mounts}
-        mounts = [m for m in mounts if m.destination in given or not (m.destination + "/").startswith("/sys/")]
+    mounts = filesystems.mounts(spec)
     for index, mount in enumerate(spec.mounts):
         if mount.type == "bind" and not os.path.lexists(mount.source or ""):
             field = f"mounts[{index}].source"

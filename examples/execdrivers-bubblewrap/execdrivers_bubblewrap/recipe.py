@@ -97,9 +97,7 @@ def make(spec: ContainerSpec, id: str, layout: cgroups.Layout, *, cgroup: str = 
             yield filesystems.device(node, rootless=False)
         yield operation("set_attributes", "/dev", 0, ("nodev",), (), "")  # what mknod(2) makes there is dead
         yield operation("unmount", _SOURCES)
-        masked = defaults.MASKED_PATHS if spec.masked_paths is None else spec.masked_paths
-        readonly = defaults.READONLY_PATHS if spec.readonly_paths is None else spec.readonly_paths
-        yield from filesystems.hidden_paths(masked, readonly)
+        yield from filesystems.hidden_paths(spec)
         if spec.readonly and spec.rootfs:
             yield operation("set_attributes", "/", 0, ("ro",), (), "")
         yield from _process(spec, user, id)

@@ -11,7 +11,7 @@ directories.py makes, reads and removes them.
 from __future__ import annotations
 
 from execdrivers.cgroups.directories import create, extend, freeze, kill, move, oom_kills, processes, remove, thaw
-from execdrivers.cgroups.layout import Layout, features, look, parent
+from execdrivers.cgroups.layout import Layout, features, look, parent, problems
 from execdrivers.cgroups.limits import CgroupDir, find, plan, values
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "oom_kills",
     "parent",
     "plan",
+    "problems",
     "processes",
     "remove",
     "thaw",

@@ -9,7 +9,7 @@ import attrs
 
 from execdrivers.driver import Problem
 
-__all__ = ["Layout", "features", "look", "parent", "read"]
+__all__ = ["Layout", "features", "look", "parent", "problems", "read"]
 
 
 def parent() -> str:
@@ -109,6 +109,15 @@ def _problem(feature: str, controller: str, layout: Layout) -> Problem | None:
     if not os.access(point, os.W_OK):
         return Problem(f"{point} cannot be written to", "run as root, where it is mounted read-write")
     return None
+
+
+def problems(layout: Layout) -> list[Problem]:
+    """What keeps a tool that makes cgroups in every hierarchy from doing so."""
+    points = layout.mount_points()
+    if not points:
+        return [Problem("no cgroup file system is mounted", "mount -t cgroup2 none /sys/fs/cgroup")]
+    closed = [point for point in points if not os.access(point, os.W_OK)]
+    return [Problem(f"{point} is read-only", "mount it read-write") for point in closed]
 
 
 def read(path: str) -> str:

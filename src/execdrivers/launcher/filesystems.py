@@ -5,6 +5,7 @@ The functions are pure and their results kept: most containers of a program have
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,9 +13,9 @@ from functools import lru_cache
 from execdrivers import defaults
 from execdrivers.cgroups import CgroupDir
 from execdrivers.launcher.operations import MOUNT_ATTRIBUTES, Operation, operation
-from execdrivers.spec import Device, Mount
+from execdrivers.spec import ContainerSpec, Device, Mount
 
-__all__ = ["HOST_ROOT_MOUNTS", "cgroup_mounts", "device", "hidden_paths", "mount", "standard_devices"]
+__all__ = ["HOST_ROOT_MOUNTS", "cgroup_mounts", "device", "hidden_paths", "mount", "mounts", "standard_devices"]
 
 #: Private places over the host's root when no rootfs is given.
 HOST_ROOT_MOUNTS = (
@@ -24,6 +25,15 @@ HOST_ROOT_MOUNTS = (
 
 _ATIME = frozenset({"relatime", "noatime", "strictatime"})
 _NODE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+
+
+def mounts(spec: ContainerSpec) -> tuple[Mount, ...]:
+    """The default mounts and the spec's. Those at /sys are left out where the rootfs has no place for them."""
+    merged = defaults.mounts(spec)
+    if not spec.default_mounts or spec.ephemeral or os.path.isdir(f"{spec.rootfs}/sys"):
+        return merged
+    given = {mount.destination for mount in spec.mounts}
+    return tuple(m for m in merged if m.destination in given or not (m.destination + "/").startswith("/sys/"))
 
 
 @lru_cache(maxsize=512)
@@ -95,7 +105,12 @@ def device(node: Device, *, rootless: bool) -> Operation:
     return operation("device", node.path, mode, node.major or 0, node.minor or 0, node.uid or 0, node.gid or 0)
 
 
+def hidden_paths(spec: ContainerSpec) -> tuple[Operation, ...]:
+    """Paths that read as empty, and paths that cannot be written to: the spec's, else the default ones."""
+    masked = defaults.MASKED_PATHS if spec.masked_paths is None else spec.masked_paths
+    return _hidden(masked, defaults.READONLY_PATHS if spec.readonly_paths is None else spec.readonly_paths)
+
+
 @lru_cache(maxsize=64)
-def hidden_paths(masked: tuple[str, ...], readonly: tuple[str, ...]) -> tuple[Operation, ...]:
-    """Paths that read as empty, and paths that cannot be written to."""
+def _hidden(masked: tuple[str, ...], readonly: tuple[str, ...]) -> tuple[Operation, ...]:
     return (*(operation("mask", path) for path in masked), *(operation("readonly", path) for path in readonly))

@@ -103,15 +103,8 @@ def check_capabilities(capabilities: Capabilities | None, available: int) -> Non
 
 @lru_cache(maxsize=64)
 def capability_sets(capabilities: Capabilities | None, *, root: bool) -> CapabilitySets:
-    """The five sets of the process.
-
-    Those relative to the default are, for another user than root, in the bounding set alone, as Docker has it:
-    execve(2) would take the others away, and until then they would pass by the permissions of the file it executes.
-    """
-    sets = (capabilities or Capabilities()).resolve()
-    if root or (capabilities is not None and capabilities.exact):
-        return sets
-    return CapabilitySets(bounding=sets.bounding)
+    """The five sets of a process of root's, or another user's: `Capabilities.resolve`, kept."""
+    return (capabilities or Capabilities()).resolve(root=root)
 
 
 @lru_cache(maxsize=256)

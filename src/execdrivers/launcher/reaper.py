@@ -89,9 +89,7 @@ class Reaper:
         if self._process.pidfd < 0:
             return
         deadline = time.monotonic() + timeout
-        poll = select.poll()
-        poll.register(self._process.pidfd, select.POLLIN)
-        while not poll.poll(0) and time.monotonic() < deadline:
+        while not pidfd.wait(self._process.pidfd, 0) and time.monotonic() < deadline:
             # What one of them leaves behind becomes the reaper's own child, and is found the next time.
             for pid in self.children():
                 try:
@@ -102,7 +100,7 @@ class Reaper:
                     if self.adopted(pid):
                         pidfd.send_signal(fd, signal.SIGKILL)
                 os.close(fd)
-            poll.poll(20)
+            pidfd.wait(self._process.pidfd, 0.02)
         self.close()
 
     def children(self) -> list[int]:
@@ -118,9 +116,7 @@ class Reaper:
         called twice."""
         self._launch.close()
         if self._process.pidfd >= 0:
-            poll = select.poll()
-            poll.register(self._process.pidfd, select.POLLIN)
-            poll.poll(1000 * timeout)
+            pidfd.wait(self._process.pidfd, timeout)
             _leaving.append(self._process.pidfd)
             self._process = Started(self._process.pid, -1)
         sweep()

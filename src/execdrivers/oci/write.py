@@ -119,12 +119,8 @@ def _bound(mount: Mount) -> Mount:
 
 def _exact(capabilities: Capabilities, *, root: bool) -> Capabilities:
     # Exact sets are written as they are: what the kernel cannot hold of them is for the runtime to say.
-    source = capabilities if capabilities.exact else capabilities.resolve()
-    sets = {name: getattr(source, name) or () for name in CAPABILITIES.properties}
-    if not (root or capabilities.exact):
-        # As Docker: another user than root has those relative to the default in its bounding set alone.
-        sets = {name: value if name == "bounding" else () for name, value in sets.items()}
-    return Capabilities(**sets)
+    source = capabilities if capabilities.exact else capabilities.resolve(root=root)
+    return Capabilities(**{name: getattr(source, name) or () for name in CAPABILITIES.properties})
 
 
 def _filled_resources(spec: ContainerSpec) -> Resources:

@@ -90,9 +90,13 @@ class Capabilities(Value):
         if beyond:
             raise SpecError("effective", beyond[0], "is not in permitted, so the kernel refuses it", "add it there too")
 
-    def resolve(self) -> CapabilitySets:
+    def resolve(self, *, root: bool = True) -> CapabilitySets:
         """The five sets. An ambient capability that is not inheritable and permitted is left out: the kernel cannot
-        hold it, and OCI has runtimes warn, not fail."""
+        hold it, and OCI has runtimes warn, not fail.
+
+        Not ``root``: those relative to the default are in the bounding set alone, as Docker has it. execve(2) would
+        take the others away, and until then they would pass by the permissions of the very file it executes.
+        """
         if self.exact:
             usable = set(self.inheritable or ()) & set(self.permitted or ())
             return CapabilitySets(
@@ -106,4 +110,4 @@ class Capabilities(Value):
 
         base = CAPABILITIES if "ALL" in self.add else () if "ALL" in self.drop else default
         result = _ordered((set(base) | set(self.add)) - set(self.drop) - {"ALL"})
-        return CapabilitySets(bounding=result, effective=result, permitted=result)
+        return CapabilitySets(result, result, (), result) if root else CapabilitySets(result)

@@ -8,18 +8,9 @@
 #include <linux/mman.h>
 #include <linux/prctl.h>
 #include <linux/sched.h>
-#include <linux/stat.h>
 #include <linux/wait.h>
 
-#define SIGNALS 64
-#define SIGSET_SIZE 8
-
-struct kernel_sigaction {
-    void *handler;
-    unsigned long flags;
-    void *restorer;
-    uint64_t mask;
-};
+#include "signals.h"
 
 /* A list of strings as execve wants it. The strings stay where they are, in the mapped plan. */
 static const char **string_list(struct args *args)
@@ -35,16 +26,6 @@ static const char **string_list(struct args *args)
     for (uint32_t i = 0; i < count; i++)
         strings[i] = arg_str(args, NULL);
     return strings;
-}
-
-/* Handlers are gone since the launcher was executed; what the caller ignored (Python: SIGPIPE) still is. */
-static void default_signals(void)
-{
-    struct kernel_sigaction action = {0};
-    for (int number = 1; number <= SIGNALS; number++)
-        sys4(__NR_rt_sigaction, number, &action, NULL, SIGSET_SIZE);
-    uint64_t none = 0;
-    sys4(__NR_rt_sigprocmask, SIG_SETMASK, &none, NULL, SIGSET_SIZE);
 }
 
 /* A caller that ignores SIGCHLD has handed that down: then the kernel reaps, and tells nobody. */
@@ -119,13 +100,6 @@ static int run_under_init(struct launcher *l, const char **candidates, const cha
     /* The message carries the truth; the code is for those who cannot read it. */
     for (;;)
         sys1(__NR_exit_group, status & 0x7f ? 128 + (status & 0x7f) : status >> 8 & 0xff);
-}
-
-static int is_null_device(int fd)
-{
-    struct statx st;
-    return sys5(__NR_statx, fd, "", AT_EMPTY_PATH, STATX_TYPE, &st) >= 0 && (st.stx_mode & S_IFMT) == S_IFCHR &&
-           st.stx_rdev_major == 1 && st.stx_rdev_minor == 3;
 }
 
 /* Where stdio is the host's /dev/null, the container's own takes its place: through /proc/self/fd the node itself can be

@@ -33,6 +33,7 @@ int await_go(void);
 int receive_stdio(int fds[3]);
 
 /* mounts.c */
+int is_null_device(int fd);
 int op_propagation(struct launcher *l, struct args *args);
 int op_root(struct launcher *l, struct args *args);
 int op_root_overlay(struct launcher *l, struct args *args);

@@ -96,6 +96,13 @@ static int file_mode(int fd)
     return result < 0 ? (int)result : st.stx_mode & S_IFMT;
 }
 
+int is_null_device(int fd)
+{
+    struct statx st;
+    return sys5(__NR_statx, fd, "", AT_EMPTY_PATH, STATX_TYPE, &st) >= 0 && (st.stx_mode & S_IFMT) == S_IFCHR &&
+           st.stx_rdev_major == 1 && st.stx_rdev_minor == 3;
+}
+
 static int set_attributes(int fd, int recursive, uint64_t set, uint64_t clear, uint64_t propagation)
 {
     struct mount_attr attr = {.attr_set = set, .attr_clr = clear, .propagation = propagation};
@@ -355,17 +362,13 @@ int op_mask(struct launcher *l, struct args *args)
     scoped_fd null = clone_tree(AT_FDCWD, "/dev/null", 0);
     if (null < 0)
         return null;
-    struct statx st;
-    long result = sys5(__NR_statx, null, "", AT_EMPTY_PATH, STATX_TYPE, &st);
-    if (result < 0)
-        return (int)result;
-    if ((st.stx_mode & S_IFMT) != S_IFCHR || st.stx_rdev_major != 1 || st.stx_rdev_minor != 3) {
+    if (!is_null_device(null)) {
         note(l, "the host's /dev/null is not the null device");
         return -ENODEV;
     }
     /* It is the host's own node: the container's root must not chmod(2) it. */
-    result = set_attributes(null, 0, MOUNT_ATTR_RDONLY, 0, 0);
-    return result < 0 ? (int)result : attach(null, target);
+    int result = set_attributes(null, 0, MOUNT_ATTR_RDONLY, 0, 0);
+    return result < 0 ? result : attach(null, target);
 }
 
 int op_readonly(struct launcher *l, struct args *args)

@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "signals.h"
 #include "sys.h"
 
 #ifndef MFD_EXEC
@@ -106,21 +107,6 @@ static long arrange_descriptors(const struct ed_spawn *how)
             return result;
     }
     return sys3(__NR_close_range, count, ~0U, 0);
-}
-
-/* For a program that is not the launcher: what the caller ignores (Python: SIGPIPE) is not for it to ignore. */
-static void default_signals(void)
-{
-    struct {
-        void *handler;
-        unsigned long flags;
-        void *restorer;
-        uint64_t mask;
-    } action = {0};
-    uint64_t none = 0;
-    for (int number = 1; number <= 64; number++)
-        sys4(__NR_rt_sigaction, number, &action, NULL, sizeof none);
-    sys4(__NR_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof none);
 }
 
 /* Runs in the caller's memory while the calling thread sleeps: system calls only, no libc, no return. */
