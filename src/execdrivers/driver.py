@@ -156,7 +156,7 @@ class Driver(abc.ABC):
     interface_version: ClassVar[tuple[int, int]] = INTERFACE_VERSION
     #: ``auto`` takes the available driver of the greatest strength; below 0: never taken by ``auto``.
     strength: ClassVar[int] = 0
-    #: Where it knowingly differs: "TestArea::test_name" of the conformance kit → the reason.
+    #: Where it knowingly differs: "TestArea::test_name" of the conformance kit, perhaps with "[parameter]" → why.
     deviations: ClassVar[Mapping[str, str]] = {}
 
     @abc.abstractmethod

@@ -129,12 +129,17 @@ class Registry:
         if lacking := _lacking(probe, asked):
             raise self._unsupported(name, probe, lacking, asked)
 
-    def _choose_named(self, name: str, asked: Mapping[str, str], to_run: bool) -> Driver:
-        driver = self.get(name)
+    def require_available(self, name: str) -> Probe:
+        """The driver's probe. Raises `DriverUnavailable` when it cannot run here."""
         probe = self.probe(name)
-        if not probe.available and to_run:
+        if not probe.available:
             reasons, remedies = _told(probe.problems)
             raise DriverUnavailable(f"driver {name!r} cannot run here: {reasons}", remedy=remedies)
+        return probe
+
+    def _choose_named(self, name: str, asked: Mapping[str, str], to_run: bool) -> Driver:
+        driver = self.get(name)
+        probe = self.require_available(name) if to_run else self.probe(name)
         lacking = _lacking(probe, asked)
         if not to_run:
             # What the driver knows and only lacks here and now can be explained all the same; a driver that cannot

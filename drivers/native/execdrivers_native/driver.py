@@ -128,7 +128,6 @@ class NativeDriver(Driver):
             pid=child.pid,
             exit_fd=child.pidfd,
             start_time=pidfd.start_time(child.pid),
-            namespaces=compiled.guarantees["namespaces"],
             made=made,
             guarantees=compiled.guarantees,
             launch=launch,
@@ -152,7 +151,6 @@ class NativeDriver(Driver):
             pid=state["pid"],
             exit_fd=-1 if fd is None else fd,
             start_time=state["start_time"],
-            namespaces=state["namespaces"],
             made=made,
             guarantees=state["guarantees"],
         )

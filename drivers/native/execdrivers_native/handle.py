@@ -41,7 +41,6 @@ class NativeHandle(Handle):
         pid: int,
         exit_fd: int,
         start_time: int | None,
-        namespaces: Sequence[str],
         made: Sequence[CgroupDir],
         guarantees: Mapping[str, Any],
         launch: Launch | None = None,
@@ -52,7 +51,7 @@ class NativeHandle(Handle):
         self._later = f"{directory}/{_LATER}"
         self._host = host
         self._start_time = start_time
-        self._namespaces = tuple(namespaces)
+        self._namespaces = tuple(guarantees["namespaces"])
         self._made = tuple(made)
         self._guarantees = guarantees
         self._launch = launch
@@ -146,7 +145,6 @@ class NativeHandle(Handle):
         return {
             "pid": self.pid,
             "start_time": self._start_time,
-            "namespaces": list(self._namespaces),
             "cgroups": [attrs.asdict(cgroup) for cgroup in self._made],
             "guarantees": dict(self._guarantees),
         }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from execdrivers.cli.parsing import Command, Parser, UsageError
 from execdrivers.cli.table import printable, show
-from execdrivers.errors import DriverUnavailable, ExecDriverError
+from execdrivers.errors import ExecDriverError
 
 if TYPE_CHECKING:
     from execdrivers.testing.matrix import Outcome, Run
@@ -47,11 +47,8 @@ def conformance(parser: Parser, options: Namespace, operands: list[str]) -> int:
     from execdrivers.registry import default_registry
 
     registry = default_registry()
-    driver, probe = registry.get(options.driver), registry.probe(options.driver)
-    if not probe.available:
-        reasons = "; ".join(problem.reason for problem in probe.problems)
-        remedies = "; ".join(problem.remedy for problem in probe.problems if problem.remedy)
-        raise DriverUnavailable(f"driver {options.driver!r} cannot run here: {reasons}", remedy=remedies)
+    driver = registry.get(options.driver)
+    registry.require_available(options.driver)
     run = matrix.run(driver, expression=given.get("k", ""))
     if "json" in given:
         with open(options.json, "w") as file:

@@ -7,7 +7,7 @@ import inspect
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +98,7 @@ class Kit:
 
     def _apply_deviation(self) -> None:
         node = self.request.node
-        declared = deviations_of(self.subject)
+        declared = self.subject.deviations
         tests = (node.name, node.originalname)
         names = [f"{kind.__name__}::{test}" for kind in type(self).__mro__ for test in tests]
         reason = next((declared[name] for name in names if name in declared), None)
@@ -269,12 +269,6 @@ def instance_of(driver: Driver | type[Driver]) -> Driver:
 def answer_of(driver: Driver) -> Probe:
     """Its probe, asked for once."""
     return driver.probe()
-
-
-def deviations_of(driver: Driver) -> Mapping[str, str]:
-    """``TestArea::test_name`` (with or without a parameter in brackets) → why the driver differs there."""
-    found: Mapping[str, str] = getattr(driver, "deviations", {})
-    return found
 
 
 @functools.cache
