@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from execdrivers import pidfd
@@ -41,14 +41,23 @@ class Launch:
     ``descriptors`` are to be the launcher's from 3 on: plan, socket, image; `started` closes our copies.
     """
 
-    def __init__(self, operations: Iterable[Operation], stdio: Stdio | None = None) -> None:
+    def __init__(
+        self,
+        operations: Iterable[Operation],
+        stdio: Stdio | None = None,
+        points: Mapping[str, Callable[[], object]] | None = None,
+    ) -> None:
         """``stdio``: for a launcher that is started through a tool and takes them itself (operations channel, stdio),
         so that the tool does not hold them open; they must stay open until `ready` returns.
+
+        ``points``: what to do, while the launcher waits, at the plan's operations ``sync``, by their names; what one
+        raises, `ready` or `go` raises.
 
         Raises `LaunchError` when descriptors or memory are used up.
         """
         self.operations = tuple(operations)
         self._stdio = stdio
+        self._points = points or {}
         #: Of the launcher as the host sees it, once `ready`; set early where the launcher is our own child.
         self.pid: int | None = None
         #: Master of the container's terminal, once `ready`, where the plan makes one; the taker closes it.
@@ -92,7 +101,9 @@ class Launch:
                     remedy="raise the memory limit if it is small; the kernel's log says who killed it",
                 )
             kind, _, fd = message
-            if kind == lib.ED_CHANNEL:
+            if kind == lib.ED_SYNC:
+                self._synchronize()
+            elif kind == lib.ED_CHANNEL:
                 os.close(self._control)
                 self._control, tool = fd, -1  # from here on the launcher's end closes with the launcher
                 if self._stdio is not None:
@@ -108,7 +119,9 @@ class Launch:
         if result == -errno.EPIPE:
             raise LaunchError("exec: the container was killed before it was started", step="exec")
         _checked(result, "exec")
-        self._receive()  # the end of the messages (executed), ED_STARTED (under init), or it raises
+        while (message := self._receive()) and message[0] == lib.ED_SYNC:
+            self._synchronize()
+        # What came instead is the end of the messages (executed) or ED_STARTED (under init); a failure was raised.
 
     def exit_status(self) -> int | None:
         """The wait status that the init reported, if it did. Does not block once the first process has ended."""
@@ -123,6 +136,12 @@ class Launch:
         if self._control >= 0:
             os.close(self._control)
             self._control = -1
+
+    def _synchronize(self) -> None:
+        """Do what the launcher waits for, and let it go on."""
+        (point,) = self.operations[self.step].args
+        self._points[point]()
+        _checked(lib.ed_go(self._control), f"sync {point}")
 
     def _await(self, timeout: float | None, tool: int) -> None:
         if tool < 0 and timeout is None:

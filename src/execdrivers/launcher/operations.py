@@ -169,6 +169,7 @@ _SCHEMA: dict[str, tuple[int, str]] = {
     "unmount": (lib.ED_OP_UNMOUNT, "destination:str"),
     "join": (lib.ED_OP_JOIN, "namespaces:namespaces"),
     "stdio": (lib.ED_OP_STDIO, ""),
+    "sync": (lib.ED_OP_SYNC, "point:str"),
     "adopt": (lib.ED_OP_ADOPT, "args:strs env:strs descriptors:int"),
 }
 

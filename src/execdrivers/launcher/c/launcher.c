@@ -184,6 +184,7 @@ static operation *const operations[] = {
     [ED_OP_JOIN] = op_join,
     [ED_OP_ADOPT] = op_adopt,
     [ED_OP_STDIO] = op_stdio,
+    [ED_OP_SYNC] = op_sync,
 };
 
 #define OPERATION_COUNT (sizeof operations / sizeof *operations)

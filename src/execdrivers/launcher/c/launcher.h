@@ -54,6 +54,7 @@ int op_domainname(struct launcher *l, struct args *args);
 int op_loopback(struct launcher *l, struct args *args);
 int op_channel(struct launcher *l, struct args *args);
 int op_stdio(struct launcher *l, struct args *args);
+int op_sync(struct launcher *l, struct args *args);
 /* process.c */
 int op_rlimit(struct launcher *l, struct args *args);
 int op_session(struct launcher *l, struct args *args);

@@ -54,6 +54,7 @@ enum ed_op {
     ED_OP_ADOPT,         /* args, env, count: run a tool, reap and report it and what it leaves behind; so many of
                             the descriptors from 6 on become the tool's from 3 on */
     ED_OP_STDIO,         /* take 0, 1, 2 from the caller, through the socket: no tool holds them open */
+    ED_OP_SYNC,          /* point: let the caller do what only it can (id maps, hooks), wait for its word to go on */
 };
 
 enum ed_kind {
@@ -65,6 +66,7 @@ enum ed_kind {
     ED_CHANNEL,   /* the socket for all messages to come */
     ED_REAPED,    /* step is the pid of a process that was adopted, error its wait status */
     ED_STDIO,     /* from the caller: three descriptors come along */
+    ED_SYNC,      /* step says which operation asks; answered by ED_GO */
 };
 
 struct ed_message {
