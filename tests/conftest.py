@@ -1,7 +1,8 @@
 """What all tests share: root file systems, an engine that is checked for leaks, and skips that say why.
 
 Fixtures: ``rootfs`` (busybox, shared, leave it as it is), ``own_rootfs`` (the same, to be broken), ``engine``
-(its own state root; leak-checked), ``no_leaks`` (the check alone). Marker: ``needs("root", "runc", …)``.
+(its own state root; leak-checked), ``no_leaks`` (the check alone), ``ordinary`` (to become an ordinary user).
+Marker: ``needs("root", "runc", …)``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,32 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             lacking = _NEEDS.get(name, functools.partial(_need_program, name))()
             if lacking:
                 pytest.skip(f"needs {lacking}")
+
+
+# --- other users ------------------------------------------------------------------------------------------------
+
+#: A user without an account, without groups, and without any privilege to be regained.
+ORDINARY = ("setpriv", "--reuid=4321", "--regid=4321", "--clear-groups", "--bounding-set=-all")
+
+
+@functools.cache
+def _ordinary_problem() -> str:
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        return "root and setpriv, to become an ordinary user"
+    for words in ([sys.executable, "-c", "import execdrivers.launcher"], ["unshare", "--user", "true"]):
+        tried = subprocess.run([*ORDINARY, *words], capture_output=True, text=True)
+        if tried.returncode:
+            return f"an ordinary user that can run {words[0]} here: {tried.stderr.strip()}"
+    return ""
+
+
+@pytest.fixture
+def ordinary() -> tuple[str, ...]:
+    """The words before a command that has it run as an ordinary user, uid and gid 4321; none of root's directories
+    for tests can be entered by it."""
+    if problem := _ordinary_problem():
+        pytest.skip(f"needs {problem}")
+    return ORDINARY
 
 
 # --- root file systems ------------------------------------------------------------------------------------------

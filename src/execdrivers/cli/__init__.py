@@ -22,6 +22,7 @@ COMMANDS = {
     "run": ("run", "run a command in a new container"),
     "explain": ("explain", "show what `run` would do, without doing it"),
     "drivers": ("drivers", "the drivers: which work here, what each enforces, what would fix the rest"),
+    "doctor": ("doctor", "what this machine lets containers do, by trying, and what would mend the rest"),
     "ps": ("containers", "list containers"),
     "inspect": ("containers", "all that is known of containers, as JSON"),
     "kill": ("containers", "send a signal to containers"),

@@ -1,0 +1,179 @@
+"""What the kernel lets us do: system calls, namespaces, mounts, filters."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import pwd
+import shutil
+import subprocess
+import tempfile
+
+from execdrivers.doctor.check import Check, Trial
+from execdrivers.doctor.trials import contained, own_ids, privileged, refusal
+from execdrivers.launcher import operation
+
+__all__ = ["namespaces", "overlay", "proc", "seccomp", "subordinate_ids", "system_calls", "user_namespace"]
+
+#: Number (the same on x86_64 and aarch64) → name of the newest system calls that driver native takes.
+_SYSTEM_CALLS = {
+    428: "open_tree",
+    429: "move_mount",
+    430: "fsopen",
+    431: "fsconfig",
+    432: "fsmount",
+    434: "pidfd_open",
+    435: "clone3",
+    436: "close_range",
+    437: "openat2",
+    442: "mount_setattr",
+}
+#: sysctl → the value with which ordinary users have no user namespaces, and one with which they have.
+_KNOBS = {
+    "kernel.unprivileged_userns_clone": ("0", "1"),  # Debian's
+    "user.max_user_namespaces": ("0", "28633"),
+    "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),  # Ubuntu's
+}
+_UNFILTERED = "allow it in the container that this runs in: docker run --security-opt seccomp=unconfined"
+
+
+def system_calls() -> Check:
+    """Whether the newest that are needed are there."""
+    trial = Trial("system calls", f"call {', '.join(_SYSTEM_CALLS.values())}, with arguments that cannot be right")
+    libc = ctypes.CDLL(None, use_errno=True)
+    missing = []
+    for number, name in _SYSTEM_CALLS.items():
+        libc.syscall(ctypes.c_long(number), *[ctypes.c_long(-1)] * 6)
+        if ctypes.get_errno() == errno.ENOSYS:
+            missing.append(name)
+    release = platform.release()
+    if not missing:
+        return trial.ok(f"all are there (Linux {release})")
+    if _filtered():
+        return trial.problem(f"a seccomp filter keeps us from {', '.join(missing)}", _UNFILTERED)
+    return trial.problem(f"Linux {release} has no {', '.join(missing)}", "run Linux 5.12 or later")
+
+
+def user_namespace() -> Check:
+    """Ordinary users' containers begin with one."""
+    trial = Trial("user namespace", "clone into a new one, map our own ids, change mounts in it")
+    error = refusal(("user", "mount"), (*own_ids(), operation("propagation", "private")))
+    closed = _closed_knob()
+    if error is not None:
+        remedy = closed[1] if closed else _UNFILTERED if _filtered() else error.remedy
+        return (trial.warning if privileged() else trial.problem)(error.message, remedy)
+    if privileged() and closed:
+        return trial.warning(f"root has them; from ordinary users they are kept by {closed[0]}", closed[1])
+    return trial.ok("made")
+
+
+def _closed_knob() -> tuple[str, str] | None:
+    """The first sysctl that stands in the way, and the command that opens it."""
+    for name, (closed, opened) in _KNOBS.items():
+        if _read("/proc/sys/" + name.replace(".", "/")) == closed:
+            return f"{name}={closed}", f"sudo sysctl -w {name}={opened}"
+    return None
+
+
+def _filtered() -> bool:
+    """Whether a seccomp filter is in force for us: then we are in a container ourselves."""
+    return "\nSeccomp:\t2\n" in _read("/proc/self/status")
+
+
+def subordinate_ids() -> Check:
+    """With them an ordinary user's container has more than one uid and gid."""
+    trial = Trial("subordinate ids", "map those of /etc/subuid and /etc/subgid into a user namespace with newuidmap")
+    if privileged():
+        return trial.ok("not needed with privilege")
+    try:
+        name = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        remedy = f"sudo useradd --uid {os.geteuid()} NAME, which grants a range as well"
+        return trial.warning(f"uid {os.geteuid()} has no account, and newuidmap(1) serves none without", remedy)
+    tools = [shutil.which(tool) for tool in ("newuidmap", "newgidmap")]
+    if None in tools:
+        return trial.warning("newuidmap and newgidmap are not installed", "sudo apt-get install uidmap")
+    files = ("/etc/subuid", "/etc/subgid")
+    ranges = [_first_range(file, name) for file in files]
+    lacking = [file for file, found in zip(files, ranges, strict=True) if found is None]
+    if lacking:
+        remedy = f"echo {name}:100000:65536 | sudo tee -a {' '.join(lacking)}, or another range that nobody has"
+        return trial.warning(f"{' and '.join(lacking)} grant {name} no range", remedy)
+    refused: list[str] = []
+
+    def map_them(pid: int) -> None:
+        for tool, own, found in zip(tools, (os.geteuid(), os.getegid()), ranges, strict=True):
+            assert tool and found
+            words = [tool, str(pid), "0", str(own), "1", "1", *map(str, found)]
+            done = subprocess.run(words, capture_output=True, text=True)
+            if done.returncode:
+                refused.append(done.stderr.strip() or f"{tool} ended with status {done.returncode}")
+
+    error = refusal(("user",), (operation("sync", "caller"), operation("identity", 1, 1, 1, (1,))), map_them)
+    if refused or error:
+        found = "; ".join(refused) or str(error)
+        return trial.warning(found, "see newuidmap(1); sudo chmod u+s /usr/bin/newuidmap /usr/bin/newgidmap")
+    return trial.ok(", ".join(f"{size} from {start} on" for start, size in filter(None, ranges)))
+
+
+def _first_range(file: str, name: str) -> tuple[int, int] | None:
+    for line in _read(file).splitlines():
+        owner, start, size = ([*line.split(":"), "", ""])[:3]
+        if owner in (name, str(os.geteuid())) and start.isdigit() and size.isdigit():
+            return int(start), int(size)
+    return None
+
+
+def namespaces() -> Check:
+    """Those that every container has."""
+    trial = Trial("namespaces", "clone into new ones of pid, mount, uts, ipc, network and cgroup")
+    error = contained(operation("hostname", "doctor"), operation("loopback"))
+    return trial.ok("made") if error is None else trial.problem(error.message, error.remedy)
+
+
+#: The host's root as a container's.
+_ROOT = operation("root", "/", 1, ("ro", "nosuid", "nodev"))
+
+
+def proc() -> Check:
+    """Refused in a container whose own /proc has masked paths: a new one would show what they hide."""
+    trial = Trial("proc", "mount the procfs of a new pid namespace")
+    error = contained(_ROOT, operation("mount", "proc", "proc", "/proc", ("nosuid", "nodev", "noexec"), ()))
+    if error is None:
+        return trial.ok("mounted")
+    remedy = "unmask /proc in the container that this runs in: docker run --security-opt systempaths=unconfined"
+    return trial.problem(error.message, remedy if error.errno == errno.EPERM else error.remedy)
+
+
+def overlay() -> Check:
+    """What `ephemeral` takes."""
+    trial = Trial("overlay", "lay an overlay in memory over a directory")
+    with tempfile.TemporaryDirectory(prefix="execdrivers-doctor-") as directory:
+        rootless = int(not privileged())
+        error = contained(operation("root_overlay", directory, ("nodev",), rootless, ("mode=700",)))
+    if error is None:
+        return trial.ok("mounted")
+    remedy = {errno.ENODEV: "sudo modprobe overlay", errno.EPERM: "run as root"}.get(error.errno or 0, error.remedy)
+    return trial.warning(f"{error.message}: nothing can be ephemeral", remedy)
+
+
+def seccomp() -> Check:
+    """Whether system calls can be filtered."""
+    trial = Trial("seccomp", "load libseccomp, and ask the kernel for its filters")
+    if "SECCOMP" not in _read("/proc/self/status").upper():
+        return trial.warning("the kernel has no filters", "run a kernel with CONFIG_SECCOMP_FILTER=y")
+    try:
+        ctypes.CDLL("libseccomp.so.2")
+    except OSError as error:
+        return trial.warning(f"no libseccomp: {error}", "sudo apt-get install libseccomp2")
+    return trial.ok("both are there")
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip() if path.startswith("/proc/sys/") else file.read()
+    except OSError:
+        return ""
