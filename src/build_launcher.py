@@ -20,7 +20,7 @@ from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "execdrivers" / "launcher" / "c"
-LAUNCHER = ["launcher.c", "mounts.c", "system.c", "process.c", "exec.c"]
+LAUNCHER = ["launcher.c", "mounts.c", "system.c", "process.c", "attributes.c", "exec.c"]
 
 WARNINGS = ["-Wall", "-Wextra", *(["-Werror"] if os.environ.get("EXECDRIVERS_WERROR") else [])]
 FREESTANDING = [
@@ -36,6 +36,7 @@ enum ed_op {
     ED_OP_HOSTNAME, ED_OP_DOMAINNAME, ED_OP_LOOPBACK, ED_OP_RLIMIT, ED_OP_SESSION, ED_OP_CONSOLE, ED_OP_BOUNDING,
     ED_OP_IDENTITY, ED_OP_CAPABILITIES, ED_OP_NO_NEW_PRIVILEGES, ED_OP_UMASK, ED_OP_CHDIR, ED_OP_READY, ED_OP_EXEC,
     ED_OP_CHANNEL, ED_OP_UNMOUNT, ED_OP_JOIN, ED_OP_ADOPT, ED_OP_STDIO, ED_OP_SYNC,
+    ED_OP_KEYRING, ED_OP_SCHEDULER, ED_OP_IO_PRIORITY, ED_OP_AFFINITY, ED_OP_PERSONALITY,
     ...
 };
 enum ed_kind { ED_READY, ED_STARTED, ED_EXITED, ED_FAILED, ED_GO, ED_CHANNEL, ED_REAPED, ED_SYNC, ... };

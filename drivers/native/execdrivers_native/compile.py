@@ -85,11 +85,14 @@ def compile_exec(
     if rootless and f"{user.uid}:{user.gid}" != own:
         problem = f"is another than the container's ({own}), and without privilege no other can be had"
         raise SpecError("user", spec.user, problem, "run as root, or leave it unset")
+    initial = spec.cpu_affinity.initial if spec.cpu_affinity else None
     return (
         *_oom_score(spec),
+        *([operation("affinity", initial)] if initial else []),
         operation("join", tuple(namespaces)),
         operation("channel"),
         operation("session"),
+        operation("keyring"),
         *_process(spec, user, id, host, rootless=rootless, first=False),
     )
 
@@ -147,6 +150,7 @@ class _Compiler:
             *self._join_cgroups(),
             *([operation("unshare", late)] if late else []),
             operation("session"),
+            operation("keyring"),
             *self._names(),
             *self._sysctls(),
             *self._root(),

@@ -29,6 +29,7 @@ _ALWAYS = frozenset(
     namespace.pid namespace.mount namespace.uts namespace.ipc namespace.network namespace.cgroup
     namespace.host.network namespace.host.uts namespace.host.ipc namespace.host.cgroup namespace.host.time
     hostname domainname user cwd umask tty rlimits capabilities no-new-privileges oom-score-adj
+    scheduler io-priority cpu-affinity personality annotations stop-signal
     sysctl masked-paths readonly-paths network.none network.host init
     exec pids recover signal kill-all
     """.split()

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from execdrivers.defaults import ALL_CAPABILITIES
 from execdrivers.driver import Step
 from execdrivers.launcher._launcher import lib
+from execdrivers.units import parse_ids
 
 __all__ = ["MOUNT_ATTRIBUTES", "NAMESPACE_FLAGS", "PROPAGATION", "Operation", "encode", "operation"]
 
@@ -48,6 +49,29 @@ NAMESPACE_FLAGS = {
     "pid": 0x20000000,
     "network": 0x40000000,
 }
+
+
+#: SCHED_* of sched(7).
+_POLICIES = {
+    "SCHED_OTHER": 0,
+    "SCHED_FIFO": 1,
+    "SCHED_RR": 2,
+    "SCHED_BATCH": 3,
+    "SCHED_ISO": 4,
+    "SCHED_IDLE": 5,
+    "SCHED_DEADLINE": 6,
+}
+#: SCHED_FLAG_* of sched_setattr(2).
+_SCHEDULER_FLAGS = {
+    f"SCHED_FLAG_{name}": 1 << bit
+    for bit, name in enumerate(
+        "RESET_ON_FORK RECLAIM DL_OVERRUN KEEP_POLICY KEEP_PARAMS UTIL_CLAMP_MIN UTIL_CLAMP_MAX".split()
+    )
+}
+#: IOPRIO_CLASS_* of ioprio_set(2).
+_IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+#: PER_* of personality(2), by OCI name.
+_PERSONALITIES = {"LINUX": 0, "LINUX32": 8}
 
 
 class Operation(NamedTuple):
@@ -127,6 +151,11 @@ _CODEC: dict[str, Callable[[Any], bytes]] = {
     "tree": _tree_propagation,
     "caps": _bits({name: 1 << number for name, number in ALL_CAPABILITIES.items()}),
     "namespaces": _bits(NAMESPACE_FLAGS),
+    "cpus": lambda text: _list(_int)(parse_ids(text)),
+    "policy": lambda name: _U64(_POLICIES[name]),
+    "flags": _bits(_SCHEDULER_FLAGS),
+    "io_class": lambda name: _U64(_IO_CLASSES[name]),
+    "personality": lambda name: _U64(_PERSONALITIES[name]),
 }
 
 #: name → (code, arguments as "name:type").
@@ -169,6 +198,14 @@ _SCHEMA: dict[str, tuple[int, str]] = {
     "unmount": (lib.ED_OP_UNMOUNT, "destination:str"),
     "join": (lib.ED_OP_JOIN, "namespaces:namespaces"),
     "stdio": (lib.ED_OP_STDIO, ""),
+    "keyring": (lib.ED_OP_KEYRING, ""),
+    "scheduler": (
+        lib.ED_OP_SCHEDULER,
+        "policy:policy flags:flags nice:int priority:int runtime:int deadline:int period:int",
+    ),
+    "io_priority": (lib.ED_OP_IO_PRIORITY, "class:io_class priority:int"),
+    "affinity": (lib.ED_OP_AFFINITY, "processors:cpus"),
+    "personality": (lib.ED_OP_PERSONALITY, "domain:personality"),
     "sync": (lib.ED_OP_SYNC, "point:str"),
     "adopt": (lib.ED_OP_ADOPT, "args:strs env:strs descriptors:int"),
 }

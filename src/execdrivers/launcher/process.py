@@ -54,6 +54,7 @@ def process_operations(
         yield operation("console", rows, columns, user.uid, int(first))
     for name, limit in spec.rlimits.items():  # late: they hold for the launcher too
         yield operation("rlimit", _RLIMITS[name.removeprefix("RLIMIT_")], limit.soft, limit.hard)
+    yield from _scheduling(spec)
     caps = capability_sets(spec.capabilities, root=user.uid == 0)
     yield operation("bounding", _available(caps.bounding, available))
     yield operation("identity", user.uid, user.gid, int(set_groups), user.groups if set_groups else ())
@@ -66,7 +67,33 @@ def process_operations(
     if spec.no_new_privileges is not False:
         yield operation("no_new_privileges")
     yield operation("ready")
+    if not first and spec.cpu_affinity and spec.cpu_affinity.final:  # it is in the container's cgroups only now
+        yield operation("affinity", spec.cpu_affinity.final)
     yield operation("exec", int(spec.init), candidates(spec), spec.args, environment_list(environment))
+
+
+def _scheduling(spec: ContainerSpec) -> Iterator[Operation]:
+    """After the limits that may allow it (RLIMIT_NICE, RLIMIT_RTPRIO), before the capabilities that do are gone."""
+    if spec.scheduler is not None:
+        _check_scheduler(spec)
+        s = spec.scheduler
+        yield operation("scheduler", s.policy, s.flags, s.nice, s.priority, s.runtime, s.deadline, s.period)
+    if spec.io_priority is not None:
+        yield operation("io_priority", spec.io_priority.io_class, spec.io_priority.priority)
+    if spec.personality is not None:
+        yield operation("personality", spec.personality)
+
+
+def _check_scheduler(spec: ContainerSpec) -> None:
+    """sched(7): a deadline forbids children, and RESET_ON_FORK is about them; under an init the command is one."""
+    scheduler = spec.scheduler
+    if spec.init and scheduler is not None:
+        if "SCHED_FLAG_RESET_ON_FORK" in scheduler.flags:
+            problem = "would take the policy from the command, which is the init's child"
+            raise SpecError("scheduler.flags", scheduler.flags, problem, "leave init unset")
+        if scheduler.policy == "SCHED_DEADLINE":
+            problem = "forbids children, and the command is the init's"
+            raise SpecError("scheduler.policy", scheduler.policy, problem, "leave init unset")
 
 
 def candidates(spec: ContainerSpec) -> tuple[str, ...]:

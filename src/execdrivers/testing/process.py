@@ -12,6 +12,7 @@ from execdrivers import LaunchError
 from execdrivers.testing import host
 from execdrivers.testing.gates import needs
 from execdrivers.testing.kit import Kit
+from execdrivers.testing.program import Report
 
 __all__ = ["TestProcess"]
 
@@ -106,6 +107,38 @@ class TestProcess(Kit):
         report = self.report(scheduler={"policy": "other", "nice": 7})
         assert (report["policy"], report["nice"]) == (0, 7)
 
+    @needs("scheduler")
+    @pytest.mark.parametrize(("policy", "number"), [("fifo", 1), ("rr", 2)])
+    def test_scheduler_realtime(self, policy: str, number: int) -> None:
+        self._needs_nice()
+        report = self.report(scheduler={"policy": policy, "priority": 5})
+        assert (report["policy"], report["priority"]) == (number, 5)
+
+    @needs("scheduler")
+    def test_scheduler_nice_below_ours(self) -> None:
+        self._needs_nice()
+        assert self.report(scheduler={"policy": "other", "nice": -3}, user="alice")["nice"] == -3
+
+    @needs("io-priority")
+    def test_io_priority_realtime(self) -> None:
+        self._needs_nice()
+        assert self.report(io_priority={"io_class": "realtime", "priority": 2}, user="alice")["ioprio"] == 1 << 13 | 2
+
+    def _needs_nice(self) -> None:
+        if not host.capable("CAP_SYS_NICE"):
+            host.lacking("CAP_SYS_NICE")
+
+    @needs("scheduler", "io-priority", "personality", "exec")
+    def test_executed_commands_have_them_too(self) -> None:
+        container = self.start_ready(
+            scheduler={"policy": "batch", "nice": 3}, io_priority={"io_class": "idle"}, personality="LINUX32"
+        )
+        with container.exec(["/bin/probe", "report"], stdout=-1) as process:
+            out, _ = process.communicate(timeout=20)
+        report = Report.parse(out or b"")
+        assert (report["policy"], report["nice"], report["ioprio"] >> 13) == (3, 3, 3)
+        assert report["personality"] & 0xFF == 8
+
     @needs("io-priority")
     def test_io_priority(self) -> None:
         assert self.report(io_priority={"io_class": "best-effort", "priority": 6})["ioprio"] == 2 << 13 | 6
@@ -128,8 +161,6 @@ class TestProcess(Kit):
         container = self.start_ready(cpu_affinity={"initial": str(available[0]), "final": str(available[1])})
         with container.exec(["/bin/probe", "report"], stdout=-1) as process:
             out, _ = process.communicate(timeout=20)
-        from execdrivers.testing.program import Report
-
         assert Report.parse(out or b"")["cpus"] == [available[1]]
 
     @needs("cpu-affinity", asked={"cpu_affinity": {"initial": "0"}})

@@ -184,6 +184,11 @@ static operation *const operations[] = {
     [ED_OP_JOIN] = op_join,
     [ED_OP_ADOPT] = op_adopt,
     [ED_OP_STDIO] = op_stdio,
+    [ED_OP_KEYRING] = op_keyring,
+    [ED_OP_SCHEDULER] = op_scheduler,
+    [ED_OP_IO_PRIORITY] = op_io_priority,
+    [ED_OP_AFFINITY] = op_affinity,
+    [ED_OP_PERSONALITY] = op_personality,
     [ED_OP_SYNC] = op_sync,
 };
 

@@ -66,6 +66,12 @@ int op_no_new_privileges(struct launcher *l, struct args *args);
 int op_umask(struct launcher *l, struct args *args);
 int op_chdir(struct launcher *l, struct args *args);
 int op_ready(struct launcher *l, struct args *args);
+/* attributes.c */
+int op_keyring(struct launcher *l, struct args *args);
+int op_scheduler(struct launcher *l, struct args *args);
+int op_io_priority(struct launcher *l, struct args *args);
+int op_affinity(struct launcher *l, struct args *args);
+int op_personality(struct launcher *l, struct args *args);
 /* exec.c */
 int op_exec(struct launcher *l, struct args *args);
 int op_join(struct launcher *l, struct args *args);

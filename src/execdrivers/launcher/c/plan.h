@@ -54,6 +54,11 @@ enum ed_op {
     ED_OP_ADOPT,         /* args, env, count: run a tool, reap and report it and what it leaves behind; so many of
                             the descriptors from 6 on become the tool's from 3 on */
     ED_OP_STDIO,         /* take 0, 1, 2 from the caller, through the socket: no tool holds them open */
+    ED_OP_KEYRING,       /* a session keyring of our own, which its possessor alone may use */
+    ED_OP_SCHEDULER,     /* policy, flags, nice, priority, runtime, deadline, period: sched_setattr */
+    ED_OP_IO_PRIORITY,   /* class, priority: ioprio_set */
+    ED_OP_AFFINITY,      /* processors: sched_setaffinity */
+    ED_OP_PERSONALITY,   /* domain */
     ED_OP_SYNC,          /* point: let the caller do what only it can (id maps, hooks), wait for its word to go on */
 };
 
