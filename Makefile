@@ -1,12 +1,15 @@
 # Each target makes .venv by itself; the first call takes about a minute, later ones nothing.
 # PYTHON=/path/to/python3 chooses another interpreter than the system's for .venv.
 PY := .venv/bin/python
+# What depends on the kernel at hand; the rest is the same everywhere.
+VM_TESTS := tests/launcher tests/native tests/conformance/test_native.py
 
-.PHONY: help run test lint types bench matrix setup clean
+.PHONY: help run test test-vm lint types bench matrix setup clean
 
 help:
 	@echo "make run    run a contained process and show what it sees, next to the host"
 	@echo "make test   all tests (as root: everything; as an ordinary user: what needs no root)"
+	@echo "make test-vm the native driver once more, on another kernel with cgroup v2 and AppArmor, in a virtual machine"
 	@echo "make lint   ruff and import-linter"
 	@echo "make types  mypy --strict"
 	@echo "make matrix docs/drivers.md, from a run of the conformance kit on every driver (as root)"
@@ -23,6 +26,11 @@ run: setup
 test:
 	@tools/setup test
 	@$(PY) -m pytest -q $(ARGS)
+
+# As root. Emulated: some minutes. ARGS="--pyargs …" chooses other tests.
+test-vm:
+	@tools/setup test vm
+	@tools/vm --memory 4G --timeout 1800 -- $(PY) -m pytest -q -p no:cacheprovider --timeout 300 $(or $(ARGS),$(VM_TESTS))
 
 lint: setup
 	@$(PY) -m ruff check .
