@@ -91,6 +91,7 @@ static int run_under_init(struct launcher *l, const char **candidates, const cha
     if (failure)
         return failure;
     sys3(__NR_close_range, 0, ED_CONTROL_FD - 1, 0);
+    sys3(__NR_close_range, ED_CONTROL_FD + 1, ~0U, 0);
     sys5(__NR_prctl, PR_SET_NAME, "init", 0, 0, 0);
     /* Nothing inside may look into or trace us. */
     sys5(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);

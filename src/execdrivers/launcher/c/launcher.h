@@ -9,10 +9,18 @@
 void *memset(void *to, int byte, size_t n);
 void *memcpy(void *restrict to, const void *restrict from, size_t n);
 
+/* A mount made by the plan: what lies below its path is reached from it, not through the root (mounts.c). */
+struct ground {
+    const char *path;
+    size_t length;
+    int fd;
+};
+
 struct launcher {
     int root;     /* mount of the root-to-be, then "/" */
     int console;  /* master of the container's terminal until it is sent, or -1 */
-    uint32_t step;
+    uint32_t step, ground_count;
+    struct ground grounds[256];
     char detail[sizeof(((struct ed_message *)0)->detail)];
 };
 

@@ -1,7 +1,11 @@
 /* Operations on mounts and on the container's tree.
  *
  * A path inside the root-to-be is resolved with openat2(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS) and used by descriptor
- * from then on, so that no symbolic link of a hostile rootfs, however it is swapped meanwhile, leads outside. */
+ * from then on, so that no symbolic link of a hostile rootfs, however it is swapped meanwhile, leads outside.
+ *
+ * A mount goes along when the directory below it is renamed, which whoever shares the rootfs can do from another mount
+ * namespace. So what is to be masked in /proc is not looked for at /proc, where a decoy may lie for a moment, but in
+ * the very mount that was made there: its ground. */
 #include "launcher.h"
 
 #include <linux/fcntl.h>
@@ -15,16 +19,54 @@
 #define DEV(major, minor) \
     (((minor) & 0xff) | (((major) & 0xfff) << 8) | (((minor) & ~0xffULL) << 12) | (((major) & ~0xfffULL) << 32))
 
-static int open_inside(const struct launcher *l, const char *path, uint64_t flags)
+static int open_below(int directory, const char *path, uint64_t flags, uint64_t resolve)
 {
     while (*path == '/')
         path++;
-    struct open_how how = {.flags = flags | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+    struct open_how how = {.flags = flags | O_CLOEXEC, .resolve = resolve | RESOLVE_NO_MAGICLINKS};
     long fd;
     do /* EAGAIN: somebody renamed along the path; the kernel cannot tell whether it stayed inside */
-        fd = sys4(__NR_openat2, l->root, *path ? path : ".", &how, sizeof how);
+        fd = sys4(__NR_openat2, directory, *path ? path : ".", &how, sizeof how);
     while (fd == -EAGAIN || fd == -EINTR);
     return (int)fd;
+}
+
+/* Whether a path is another one or lies below it. */
+static int is_at_or_below(const char *path, const char *above, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        if (path[i] != above[i])
+            return 0;
+    return path[length] == 0 || path[length] == '/';
+}
+
+static const struct ground *ground_of(const struct launcher *l, const char *path)
+{
+    for (uint32_t i = 0; i < l->ground_count; i++)
+        if (is_at_or_below(path, l->grounds[i].path, l->grounds[i].length))
+            return &l->grounds[i];
+    return NULL;
+}
+
+static int open_inside(const struct launcher *l, const char *path, uint64_t flags)
+{
+    const struct ground *ground = ground_of(l, path);
+    int fd = ground ? open_below(ground->fd, path + ground->length, flags, RESOLVE_BENEATH) : -EXDEV;
+    /* A link from one mount to another, such as /dev/core, is followed from the root. */
+    return fd == -EXDEV ? open_below(l->root, path, flags, RESOLVE_IN_ROOT) : fd;
+}
+
+/* A new mount covers those at and below its path: they are no ground any more. */
+static void forget_grounds(struct launcher *l, const char *path)
+{
+    size_t length = text_length(path);
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < l->ground_count; i++)
+        if (is_at_or_below(l->grounds[i].path, path, length))
+            close_fd(&l->grounds[i].fd);
+        else
+            l->grounds[kept++] = l->grounds[i];
+    l->ground_count = kept;
 }
 
 /* Split "/a/b/c" into the directory "/a/b" (opened, made where missing) and the name "c". */
@@ -56,8 +98,7 @@ static int open_parent(const struct launcher *l, const char *path, const char **
             /* NOFOLLOW: what is there now must be the directory just made, not a link put in its place. */
             next = made < 0 && made != -EEXIST
                        ? (int)made
-                       : (int)sys4(__NR_openat, directory, prefix + at,
-                                   O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+                       : open_below(directory, prefix + at, O_PATH | O_DIRECTORY | O_NOFOLLOW, RESOLVE_BENEATH);
         }
         close_fd(&directory);
         directory = next;
@@ -86,7 +127,7 @@ static int open_destination(const struct launcher *l, const char *path, int dire
     }
     if (made < 0 && made != -EEXIST)
         return (int)made;
-    return (int)sys4(__NR_openat, parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+    return open_below(parent, name, O_PATH | O_NOFOLLOW, RESOLVE_BENEATH);
 }
 
 static int file_mode(int fd)
@@ -96,11 +137,16 @@ static int file_mode(int fd)
     return result < 0 ? (int)result : st.stx_mode & S_IFMT;
 }
 
-int is_null_device(int fd)
+static int is_node(int fd, uint64_t mode, uint64_t major, uint64_t minor)
 {
     struct statx st;
-    return sys5(__NR_statx, fd, "", AT_EMPTY_PATH, STATX_TYPE, &st) >= 0 && (st.stx_mode & S_IFMT) == S_IFCHR &&
-           st.stx_rdev_major == 1 && st.stx_rdev_minor == 3;
+    return sys5(__NR_statx, fd, "", AT_EMPTY_PATH, STATX_TYPE, &st) >= 0 &&
+           (st.stx_mode & S_IFMT) == (mode & S_IFMT) && st.stx_rdev_major == major && st.stx_rdev_minor == minor;
+}
+
+int is_null_device(int fd)
+{
+    return is_node(fd, S_IFCHR, 1, 3);
 }
 
 static int set_attributes(int fd, int recursive, uint64_t set, uint64_t clear, uint64_t propagation)
@@ -111,9 +157,24 @@ static int set_attributes(int fd, int recursive, uint64_t set, uint64_t clear, u
     return (int)sys5(__NR_mount_setattr, fd, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &attr, sizeof attr);
 }
 
-static int attach(int mount, int destination)
+/* Mount onto what was opened as the path, and make it a ground, unless it lies on one. */
+static int attach(struct launcher *l, int mount, int destination, const char *path)
 {
-    return (int)sys5(__NR_move_mount, mount, "", destination, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+    long result =
+        sys5(__NR_move_mount, mount, "", destination, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+    if (result < 0)
+        return (int)result;
+    forget_grounds(l, path);
+    if (ground_of(l, path))
+        return 0;
+    if (l->ground_count == sizeof l->grounds / sizeof *l->grounds) {
+        note(l, "too many mounts on the root itself");
+        return -E2BIG;
+    }
+    result = sys3(__NR_fcntl, mount, F_DUPFD_CLOEXEC, 0);
+    if (result >= 0)
+        l->grounds[l->ground_count++] = (struct ground){path, text_length(path), (int)result};
+    return result < 0 ? (int)result : 0;
 }
 
 static int clone_tree(int directory, const char *path, int recursive)
@@ -252,7 +313,7 @@ int op_mount(struct launcher *l, struct args *args)
     scoped_fd mount = make_mount(l, type, source, args, attributes);
     if (mount < 0 || args->bad)
         return args->bad ? -EBADMSG : mount;
-    return attach(mount, destination);
+    return attach(l, mount, destination, path);
 }
 
 int op_bind(struct launcher *l, struct args *args)
@@ -281,7 +342,7 @@ int op_bind(struct launcher *l, struct args *args)
     scoped_fd destination = open_destination(l, path, mode == S_IFDIR);
     if (destination < 0)
         return destination;
-    result = attach(tree, destination);
+    result = attach(l, tree, destination, path);
     return result < 0 ? result : set_attributes(tree, recursive, 0, 0, propagation);
 }
 
@@ -308,7 +369,7 @@ int op_symlink(struct launcher *l, struct args *args)
     return result == -EEXIST ? 0 : (int)result;
 }
 
-/* A node, bound onto itself: its own mount stays usable when the file system it lies on becomes nodev. */
+/* A node, bound onto itself: its own mount is usable though the file system it lies on is nodev, or becomes it. */
 int op_device(struct launcher *l, struct args *args)
 {
     const char *path = arg_str(args, NULL), *name;
@@ -326,14 +387,22 @@ int op_device(struct launcher *l, struct args *args)
     sys1(__NR_umask, umask);
     if (result < 0)
         return (int)result;
-    scoped_fd node = (int)sys4(__NR_openat, parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+    scoped_fd node = open_below(parent, name, O_PATH | O_NOFOLLOW, RESOLVE_BENEATH);
     if (node < 0)
         return node;
+    /* It gets a mount on which devices work, so it must be no other node, put in its place by who shares the rootfs. */
+    if (!is_node(node, mode, major, minor)) {
+        note(l, "another file took its place");
+        return -EBUSY;
+    }
     result = sys5(__NR_fchownat, node, "", uid, gid, AT_EMPTY_PATH);
     if (result < 0)
         return (int)result;
     scoped_fd tree = clone_tree(node, "", 0);
-    return tree < 0 ? tree : attach(tree, node);
+    if (tree < 0)
+        return tree;
+    result = set_attributes(tree, 0, 0, MOUNT_ATTR_NODEV, 0);
+    return result < 0 ? (int)result : attach(l, tree, node, path);
 }
 
 /* What a kernel or a rootfs does not have needs no hiding. */
@@ -356,7 +425,7 @@ int op_mask(struct launcher *l, struct args *args)
     if (mode == S_IFDIR) {
         scoped_fd empty = make_mount(l, "tmpfs", "tmpfs", NULL, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID |
                                                                     MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
-        return empty < 0 ? empty : attach(empty, target);
+        return empty < 0 ? empty : attach(l, empty, target, path);
     }
     /* The host's null device, looked at before it is used: what looks like it may be anything (CVE-2025-31133). */
     scoped_fd null = clone_tree(AT_FDCWD, "/dev/null", 0);
@@ -368,7 +437,7 @@ int op_mask(struct launcher *l, struct args *args)
     }
     /* It is the host's own node: the container's root must not chmod(2) it. */
     int result = set_attributes(null, 0, MOUNT_ATTR_RDONLY, 0, 0);
-    return result < 0 ? result : attach(null, target);
+    return result < 0 ? result : attach(l, null, target, path);
 }
 
 int op_readonly(struct launcher *l, struct args *args)
@@ -383,12 +452,13 @@ int op_readonly(struct launcher *l, struct args *args)
     if (tree < 0)
         return tree;
     int result = set_attributes(tree, 1, MOUNT_ATTR_RDONLY, 0, 0);
-    return result < 0 ? result : attach(tree, target);
+    return result < 0 ? result : attach(l, tree, target, path);
 }
 
 int op_pivot(struct launcher *l, struct args *args)
 {
     (void)args;
+    forget_grounds(l, "");
     long result = sys1(__NR_fchdir, l->root);
     if (result >= 0)
         result = sys2(__NR_pivot_root, ".", ".");
@@ -412,5 +482,6 @@ int op_unmount(struct launcher *l, struct args *args)
     if (result >= 0)
         result = sys2(__NR_umount2, ".", UMOUNT_DETACH);
     sys1(__NR_chdir, "/");
+    forget_grounds(l, path);
     return (int)result;
 }

@@ -1,0 +1,108 @@
+"""Programs and helpers for the replays: the attacker, an old-fashioned runtime as the control, altered plans.
+
+Each test performs an attack for real against `native`, and against something weaker, where it must succeed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from execdrivers import Engine
+from execdrivers.launcher import Operation
+from execdrivers_native import driver
+
+from .report import ATTACK
+
+_HERE = Path(__file__).parent
+
+
+def _compile(name: str, directory: Path) -> Path:
+    compiler = shutil.which("cc") or pytest.skip("needs a C compiler (Debian: gcc libc6-dev)")
+    target = directory / name
+    subprocess.run([compiler, "-static", "-O1", "-Wall", "-o", target, _HERE / f"{name}.c"], check=True)
+    return target
+
+
+@pytest.fixture(scope="session")
+def attack_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """attack.c, compiled."""
+    return _compile("attack", tmp_path_factory.mktemp("attack"))
+
+
+@pytest.fixture(scope="session")
+def naive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """naive.c, compiled: a runtime that falls to the attacks."""
+    return _compile("naive", tmp_path_factory.mktemp("naive"))
+
+
+@pytest.fixture
+def hostile(own_rootfs: Path, attack_program: Path) -> Path:
+    """A rootfs of the test's own with the attacker in it."""
+    shutil.copy(attack_program, own_rootfs / ATTACK.lstrip("/"))
+    return own_rootfs
+
+
+@pytest.fixture
+def witness(tmp_path: Path) -> Path:
+    """A file of the host's that no container must reach."""
+    path = tmp_path / "witness"
+    path.write_text("secret of the host\n")
+    return path
+
+
+@pytest.fixture
+def attack(engine: Engine, hostile: Path) -> Callable[..., list[str]]:
+    """Run the attacker in a native container, and give the lines it prints. Options are those of the spec."""
+
+    def run(*args: object, **options: Any) -> list[str]:
+        command = [ATTACK, *map(str, args)]
+        done = engine.run(
+            command, **{"rootfs": hostile, "driver": "native", "timeout": 60, **options}, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return str(done.stdout).splitlines()
+
+    return run
+
+
+@pytest.fixture
+def alter(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have the native driver execute another plan than the one it compiled, and act at its points ``sync``."""
+    compile, launch = driver.compile, driver.Launch
+
+    def alter(
+        change: Callable[[tuple[Operation, ...]], Iterable[Operation]],
+        points: Mapping[str, Callable[[], object]] | None = None,
+    ) -> None:
+        def altered(*args: Any) -> Any:
+            plan = compile(*args)
+            return attrs.evolve(plan, operations=tuple(change(plan.operations)))
+
+        def launched(*args: Any, **options: Any) -> Any:
+            return launch(*args, **{**options, "points": {**(options.get("points") or {}), **(points or {})}})
+
+        monkeypatch.setattr(driver, "compile", altered)
+        monkeypatch.setattr(driver, "Launch", launched)
+
+    return alter
+
+
+@pytest.fixture
+def swapping(attack_program: Path) -> Iterator[Callable[[Path, Path], None]]:
+    """Exchange two names for ever in another process, until the test is over."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def swap(one: Path, other: Path) -> None:
+        running.append(subprocess.Popen([attack_program, "swap", one, other]))
+
+    yield swap
+    for process in running:
+        process.kill()
+        process.wait()
