@@ -422,4 +422,4 @@ def test_native_as_an_ordinary_user(rootfs: Path, tmp_path: Path) -> None:
     run = subprocess.run([*ordinary, sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert run.stdout.split() == ["4321", "CapEff:", "0000000000000000", "lo", "1", "1", "0"], run.stderr
     assert "cgroup.memory" in run.stderr
-    assert "without privilege" in run.stderr
+    assert "delegated to this user" in run.stderr

@@ -55,7 +55,7 @@ def test_limits_become_cgroups_and_none_without(rootfs: Path) -> None:
         ({"cpus": 1.5}, 1, [("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", "150000")]),
         ({"cpus": 1.5}, 2, [("cpu.max", "150000 100000")]),
         ({"cpu_shares": 1024}, 1, [("cpu.shares", "1024")]),
-        ({"cpu_shares": 1024}, 2, [("cpu.weight", "39")]),
+        ({"cpu_shares": 1024}, 2, [("cpu.weight", "100")]),
         ({"cpu_shares": 2}, 2, [("cpu.weight", "1")]),
         ({"cpu_shares": 262144}, 2, [("cpu.weight", "10000")]),
         ({"memory": "64M"}, 1, [("memory.limit_in_bytes", "67108864"), ("memory.memsw.limit_in_bytes", "67108864")]),

@@ -157,7 +157,7 @@ def probe(host: Host) -> Probe:
     for feature in sorted(set(TOOLS.values()) - {""}):
         lacking = [tool for tool, needed_for in TOOLS.items() if needed_for == feature and tool not in host.tools]
         decide(feature, Problem(f"the program {lacking[0]} is not there", _INSTALL) if lacking else None)
-    for feature, problem in cgroups.features(host.cgroups).items():
+    for feature, problem in cgroups.features(host.cgroups, cgroups.COMMON).items():
         decide(feature, problem)
     return Probe(
         available=not host.problems,

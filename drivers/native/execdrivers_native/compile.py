@@ -15,6 +15,7 @@ import attrs
 from execdrivers import cgroups, defaults
 from execdrivers.driver import Plan, Step
 from execdrivers.errors import SpecError
+from execdrivers.features import required
 from execdrivers.launcher import (
     Operation,
     capability_sets,
@@ -28,7 +29,7 @@ from execdrivers_native import rootfs
 from execdrivers_native.host import Host
 
 if TYPE_CHECKING:
-    from execdrivers.spec import ContainerSpec
+    from execdrivers.spec import ContainerSpec, Resources
     from execdrivers.users import User
 
 __all__ = ["NativePlan", "compile", "compile_exec"]
@@ -132,11 +133,12 @@ class _Compiler:
         #: Devices made by an allowed mknod(2) stay dead, unless the container may remount as it likes anyway.
         self.nodev = "CAP_SYS_ADMIN" not in self.capabilities.bounding
         self.mounts = self._mounts()
+        cgroups.check(spec.resources, host.cgroups)
         self.cgroups = cgroups.plan(
-            # Without privilege limits are refused, and what is unlimited takes no cgroup.
-            None if self.rootless else spec.resources,
+            self._limits(),
             id,
             host.cgroups,
+            path=spec.cgroups_path,
             track="pid" not in self.namespaces,
             show=any(mount.type == "cgroup" for mount in self.mounts),
         )
@@ -179,6 +181,11 @@ class _Compiler:
         return (*(("user",) if self.rootless else ()), *kinds)
 
     # --- the process's surroundings
+
+    def _limits(self) -> Resources | None:
+        """What is unlimited takes no cgroup, which without privilege perhaps none could make."""
+        limited = any(feature.startswith("cgroup.") for feature in required(self.spec))
+        return self.spec.resources if limited or not self.rootless else None
 
     def _identity_maps(self) -> Iterator[Operation]:
         if not self.rootless:
@@ -284,5 +291,5 @@ class _Compiler:
             "readonly_root": bool(spec.readonly) or (spec.rootfs is None and not spec.ephemeral),
             "seccomp": None,
             "apparmor": None,
-            "cgroups": {f"{c.path}/{name}": value for c in self.cgroups for name, value in c.values},
+            "cgroups": {f"{c.path}/{name}": value for c in self.cgroups for name, value in c.written().items()},
         }

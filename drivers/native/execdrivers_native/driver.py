@@ -37,7 +37,6 @@ _ALWAYS = frozenset(
 #: What takes privilege as well.
 _PRIVILEGED = frozenset({"groups", "devices", "mount.cgroup", "mount.overlay", "namespace.host.user"})
 _NEEDS_ROOT = Problem("it takes privilege on this host", "run as root")
-_NO_CGROUPS = Problem("without privilege no cgroup can be made", "run as root")
 
 
 class NativeDriver(Driver):
@@ -58,14 +57,9 @@ class NativeDriver(Driver):
         missing: dict[str, Problem] = {}
         if facts.privileged:
             features |= _PRIVILEGED
-            if facts.cgroups.v1 or facts.cgroups.v2:
-                features.add("namespace.host.pid")
         else:
             missing.update(dict.fromkeys(_PRIVILEGED, _NEEDS_ROOT))
-            missing["namespace.host.pid"] = _NEEDS_ROOT
-        limits = cgroups.features(facts.cgroups)
-        for feature, lacking in {**limits, "update": limits["cgroup.memory"], "pause": self._freezer_problem()}.items():
-            problem = lacking if facts.privileged else _NO_CGROUPS
+        for feature, problem in self._cgroup_features().items():
             if problem:
                 missing[feature] = problem
             else:
@@ -84,12 +78,14 @@ class NativeDriver(Driver):
             },
         )
 
-    def _freezer_problem(self) -> Problem | None:
+    def _cgroup_features(self) -> dict[str, Problem | None]:
         layout = self.host.cgroups
-        point = layout.v1.get("freezer") or layout.v2
-        if point and os.access(point, os.W_OK):
-            return None
-        return Problem("no freezer of cgroups can be used", "mount it read-write")
+        freezer = layout.problem("freezer" if "freezer" in layout.v1 else "")
+        limits = cgroups.features(layout)
+        some = None if None in limits.values() else limits["cgroup.memory"]
+        # Without a pid namespace its processes are found, and held still to be killed, by their cgroup.
+        host_pid = freezer if self.host.privileged else _NEEDS_ROOT
+        return {**limits, "cgroup.path": some, "update": some, "pause": freezer, "namespace.host.pid": host_pid}
 
     def _problems(self) -> list[Problem]:
         facts = self.host
@@ -130,6 +126,7 @@ class NativeDriver(Driver):
             exit_fd=child.pidfd,
             start_time=pidfd.start_time(child.pid),
             made=made,
+            cgroups_path=request.spec.cgroups_path,
             guarantees=compiled.guarantees,
             launch=launch,
         )
@@ -153,6 +150,7 @@ class NativeDriver(Driver):
             exit_fd=-1 if fd is None else fd,
             start_time=state["start_time"],
             made=made,
+            cgroups_path=state["cgroups_path"],
             guarantees=state["guarantees"],
         )
         if fd is None:

@@ -42,6 +42,7 @@ class NativeHandle(Handle):
         exit_fd: int,
         start_time: int | None,
         made: Sequence[CgroupDir],
+        cgroups_path: str | None,
         guarantees: Mapping[str, Any],
         launch: Launch | None = None,
     ) -> None:
@@ -53,6 +54,7 @@ class NativeHandle(Handle):
         self._start_time = start_time
         self._namespaces = tuple(guarantees["namespaces"])
         self._made = tuple(made)
+        self._cgroups_path = cgroups_path
         self._guarantees = guarantees
         self._launch = launch
 
@@ -110,14 +112,20 @@ class NativeHandle(Handle):
         return join(operations, request.stdio, self.exit_fd, lambda pid: cgroups.move(self._cgroups(), lambda: (pid,)))
 
     def pause(self) -> None:
-        self._extend("pause", cgroups.plan(None, self._id, self._host.cgroups, track=True))
+        self._extend("pause", self._plan(None))
         cgroups.freeze(self._cgroups())
 
     def resume(self) -> None:
         cgroups.thaw(self._cgroups())
 
     def update(self, resources: Resources) -> None:
-        self._extend("update", cgroups.plan(resources, self._id, self._host.cgroups))
+        cgroups.check(resources, self._host.cgroups)
+        self._extend("update", self._plan(resources))
+
+    def _plan(self, resources: Resources | None) -> tuple[CgroupDir, ...]:
+        """What it needs for these limits; for none, to be paused."""
+        layout, path = self._host.cgroups, self._cgroups_path
+        return cgroups.plan(resources, self._id, layout, path=path, track=resources is None)
 
     def _cgroups(self) -> tuple[CgroupDir, ...]:
         """Those made at the start, and later ones, which may be another program's doing."""
@@ -146,6 +154,7 @@ class NativeHandle(Handle):
             "pid": self.pid,
             "start_time": self._start_time,
             "cgroups": [attrs.asdict(cgroup) for cgroup in self._made],
+            "cgroups_path": self._cgroups_path,
             "guarantees": dict(self._guarantees),
         }
 

@@ -41,7 +41,7 @@ def features(runtime: Runtime, layout: Layout) -> tuple[frozenset[str], dict[str
         else:
             enforced.add(feature)
 
-    for feature, problem in cgroups.features(layout).items():
+    for feature, problem in cgroups.features(layout, cgroups.COMMON).items():
         decide(feature, problem.reason if problem else "", problem.remedy if problem else "")
     # On v2 it is a BPF program, and no controller.
     lacking = layout.v1 and "devices" not in layout.v1

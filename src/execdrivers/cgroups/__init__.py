@@ -4,19 +4,24 @@ v1 has one hierarchy per controller: a launcher writes itself into each (``tasks
 kernel's global lock that ``cgroup.procs`` takes). On v2 a process can be born in its cgroup (``CLONE_INTO_CGROUP``). A
 hybrid host has both.
 
-layout.py knows where cgroups are, limits.py which directories with which values a container needs (data),
+layout.py knows where cgroups are, offered.py what of a spec can be had there. As data: convert.py turns limits into
+values of files, path.py a ``cgroups_path`` into a place, limits.py both into the directories that a container needs.
 directories.py makes, reads and removes them.
 """
 
 from __future__ import annotations
 
+from execdrivers.cgroups.convert import values
 from execdrivers.cgroups.directories import create, extend, freeze, kill, move, oom_kills, processes, remove, thaw
-from execdrivers.cgroups.layout import Layout, features, look, parent, problems
-from execdrivers.cgroups.limits import CgroupDir, find, plan, values
+from execdrivers.cgroups.layout import Layout, look, parent, problems
+from execdrivers.cgroups.limits import CgroupDir, find, plan
+from execdrivers.cgroups.offered import COMMON, check, features
 
 __all__ = [
+    "COMMON",
     "CgroupDir",
     "Layout",
+    "check",
     "create",
     "extend",
     "features",

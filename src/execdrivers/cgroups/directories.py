@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 
 import attrs
 
@@ -82,58 +84,120 @@ def _write_values(cgroup: CgroupDir) -> None:
 
 def _mkdir(cgroup: CgroupDir) -> None:
     try:
-        os.mkdir(cgroup.path)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(cgroup.path), exist_ok=True)
-        os.mkdir(cgroup.path)
+        while True:
+            try:
+                return os.mkdir(cgroup.path)
+            except FileNotFoundError:
+                _make_above(cgroup)
+    except BaseException:
+        _remove_above(cgroup)
+        raise
+
+
+#: Marks a directory that was made on the way to a container's: whoever leaves it empty removes it.
+_MARK = "user.execdrivers"
+
+
+def _make_above(cgroup: CgroupDir) -> None:
+    """Make what leads to it. Another program may remove the like at the same time: then it takes another try."""
+    for directory in _directories_above(cgroup)[1:]:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(directory)
+            if not _stays(cgroup, directory):
+                os.setxattr(directory, _MARK, b"")
+
+
+def _remove_above(cgroup: CgroupDir) -> None:
+    """Remove what was made on the way to it, as far as it is empty."""
+    with contextlib.suppress(OSError):
+        for directory in _directories_above(cgroup)[:0:-1]:
+            os.getxattr(directory, _MARK)
+            os.rmdir(directory)
+
+
+def _stays(cgroup: CgroupDir, directory: str) -> bool:
+    return f"{cgroup.mount_point}/{cgroup.base}/".startswith(f"{directory}/")
 
 
 def _make_usable(cgroup: CgroupDir) -> None:
     """See to what the hierarchy demands before the first value, or process, can be put there."""
-    above = os.path.dirname(cgroup.path)
     if cgroup.version == 2:
-        missing = [c for c in cgroup.controllers if not os.path.exists(f"{cgroup.path}/{c}.{_MARK[c]}")]
-        for directory in _directories_from(cgroup.mount_point, above) if missing else ():
-            _write(f"{directory}/cgroup.subtree_control", " ".join(f"+{c}" for c in missing))
+        missing = set(cgroup.controllers) - set(read(f"{cgroup.path}/cgroup.controllers").split())
+        for directory in _directories_above(cgroup) if missing else ():
+            if lacking := missing - set(read(f"{directory}/cgroup.subtree_control").split()):
+                _write(f"{directory}/cgroup.subtree_control", " ".join(f"+{c}" for c in sorted(lacking)))
     elif "cpuset" in cgroup.controllers:
         for name in ("cpuset.cpus", "cpuset.mems"):  # a v1 cpuset is born empty and takes no process
-            for directory in [*_directories_from(cgroup.mount_point, above)[1:], cgroup.path]:
+            for directory in [*_directories_above(cgroup)[1:], cgroup.path]:
                 if not read(f"{directory}/{name}"):
                     _write(f"{directory}/{name}", read(f"{os.path.dirname(directory)}/{name}"))
+    elif "cpu.rt_runtime_us" in cgroup.written():
+        _grant_realtime(cgroup)
 
 
-def _directories_from(top: str, directory: str) -> list[str]:
-    """``top`` and what leads down to ``directory``, included."""
-    parts = os.path.relpath(directory, top).split("/")
-    return [top] + [f"{top}/{'/'.join(parts[: n + 1])}" for n in range(len(parts))]
+def _grant_realtime(cgroup: CgroupDir) -> None:
+    """A cgroup can have no more real-time than the one above, where that is ours: see to it that it is enough."""
+    wanted = cgroup.written()
+    period = int(wanted.get("cpu.rt_period_us", 0)) or int(read(f"{cgroup.path}/cpu.rt_period_us"))
+    share = Fraction(max(int(wanted["cpu.rt_runtime_us"]), 0), period)
+    directory = os.path.dirname(cgroup.path)
+    others = (_realtime(path) for path in _below(directory) if path != cgroup.path)
+    with contextlib.suppress(OSError):  # the kernel refuses the container's own value then
+        if _stays(cgroup, directory):
+            total = share + sum(others, Fraction(0))
+            _write(f"{directory}/cpu.rt_runtime_us", str(math.ceil(total * int(read(f"{directory}/cpu.rt_period_us")))))
 
 
-#: A file of each v2 controller that is there once the controller is enabled.
-_MARK = {"memory": "max", "pids": "max", "cpu": "max", "cpuset": "cpus"}
+def _realtime(path: str) -> Fraction:
+    try:
+        return Fraction(int(read(f"{path}/cpu.rt_runtime_us")), int(read(f"{path}/cpu.rt_period_us")))
+    except OSError:
+        return Fraction(0)
+
+
+def _directories_above(cgroup: CgroupDir) -> list[str]:
+    """What leads to it from the hierarchy's root, which is the first."""
+    parts = cgroup.name.split("/")[:-1]
+    return [cgroup.mount_point, *(f"{cgroup.mount_point}/{'/'.join(parts[: n + 1])}" for n in range(len(parts)))]
 
 
 def _launch_error(error: OSError) -> LaunchError:
     path = str(error.filename or "")
     value = getattr(error, "value", "")
     what = f"cannot write {value!r} to {path}" if value else f"cannot make cgroup {path}"
-    remedy = {
-        errno.EEXIST: "a cgroup of that name is left over: rmdir it, or use another container name",
+    return LaunchError(
+        f"cgroup: {what}: {error.strerror}",
+        step="cgroup",
+        path=path,
+        errno=error.errno or 0,
+        remedy=_remedy(path, error.errno or 0),
+    )
+
+
+def _remedy(path: str, number: int) -> str:
+    directory, file = os.path.split(path)
+    if file == "cgroup.subtree_control" and number == errno.EBUSY:
+        return f"processes are in {directory} itself, which cgroup v2 does not allow: move them to a cgroup below it"
+    if file == "cpu.rt_runtime_us" and number == errno.EINVAL:
+        return f"it is more than {os.path.dirname(directory)} was granted: raise that one's {file}"
+    return {
+        errno.EEXIST: "it is there already: rmdir it if it is left over, or use another name",
         errno.EROFS: "the cgroup file system is read-only: run where it is writable, or leave the limits unset",
         errno.EACCES: "run as root, or leave the limits unset",
+        errno.ENOENT: "the kernel does not have this file",
         errno.EINVAL: "the kernel does not take this value: check it against the host's CPUs and memory",
         errno.ERANGE: "the host does not have these CPUs or memory nodes",
-        errno.EBUSY: "raise the limit",
-    }.get(error.errno or 0, "")
-    return LaunchError(
-        f"cgroup: {what}: {error.strerror}", step="cgroup", path=path, errno=error.errno or 0, remedy=remedy
-    )
+        errno.ENODEV: "the host does not have this device",
+        errno.EOPNOTSUPP: "the device has neither the I/O scheduler BFQ (/sys/block/*/queue/scheduler) nor io.cost",
+        errno.EBUSY: "the processes use more already: choose a higher limit",
+    }.get(number, "")
 
 
 def _write(path: str, value: str) -> None:
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(fd, value.encode())
+            os.write(fd, value.encode() or b"\n")
         finally:
             os.close(fd)
     except OSError as error:
@@ -240,9 +304,11 @@ def _told(operation: str) -> Iterator[None]:
     except OSError as error:
         path, value = str(error.filename or ""), getattr(error, "value", "")
         what = f"cannot write {value!r} to {path}" if value else path
-        remedy = "the processes use more already: choose a higher limit" if error.errno == errno.EBUSY else ""
+        number = error.errno or 0
         message = f"{operation}: {what}: {error.strerror}"
-        raise OperationError(message, operation=operation, errno=error.errno or 0, path=path, remedy=remedy) from error
+        raise OperationError(
+            message, operation=operation, errno=number, path=path, remedy=_remedy(path, number)
+        ) from error
 
 
 def _exists(cgroup: CgroupDir) -> bool:
@@ -253,10 +319,13 @@ def _exists(cgroup: CgroupDir) -> bool:
 
 
 def remove(cgroups: Sequence[CgroupDir]) -> None:
-    """Remove the directories, and those that a container has made below. Gone already is fine; what is dying is waited
-    for, up to two seconds."""
+    """Remove the directories, those that a container has made below, and empty ones that were made on the way to them.
+
+    Gone already is fine; what is dying is waited for, up to two seconds.
+    """
     for cgroup in filter(_exists, cgroups):
         _remove(cgroup.path)
+        _remove_above(cgroup)
 
 
 def _remove(path: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from execdrivers import ContainerTimeout
+from execdrivers import ContainerTimeout, LaunchError, SpecError
 from execdrivers.container import Container
 from execdrivers.testing import host
 from execdrivers.testing.gates import needs
@@ -228,8 +228,18 @@ class TestLimits(Kit):
 
     @needs("cgroup.unified")
     def test_unified(self) -> None:
-        container = self.start_ready(unified={"memory.high": str(48 * _MIB)})
-        assert self.file(container, "memory", "", "memory.high") == str(48 * _MIB)
+        if host.controllers().get("memory") == 2:
+            container = self.start_ready(unified={"memory.high": str(48 * _MIB)})
+            assert self.file(container, "memory", "", "memory.high") == str(48 * _MIB)
+        else:
+            container = self.start_ready(unified={"cgroup.max.descendants": "7"})
+            own = host.cgroup_paths(self.first_process(container))[""]
+            assert (own / "cgroup.max.descendants").read_text() == "7\n"
+
+    @needs("cgroup.unified")
+    def test_unified_of_no_controller_is_refused(self) -> None:
+        with pytest.raises((SpecError, LaunchError)):
+            self.start_ready(unified={"nothing.max": "1"})
 
     # --- where
 
