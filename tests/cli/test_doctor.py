@@ -68,7 +68,7 @@ def test_as_an_ordinary_user(doctor: Doctor, ordinary: tuple[str, ...]) -> None:
         == f"warning: uid {_USER} has no account, and newuidmap(1) serves none without"
     )
     problem, remedy = told(checks["cgroups"])
-    assert "Permission denied" in problem
+    assert "delegated to this user" in problem
     assert "systemd-run --user --scope -p Delegate=yes" in remedy
     assert told(checks["driver chroot"])[1] == "run as root"
 

@@ -33,14 +33,14 @@ def control_groups() -> Check:
     layout = cgroups.look()
     if not layout.v1 and not layout.v2:
         return trial.warning("no cgroup file system is mounted", "sudo mount -t cgroup2 none /sys/fs/cgroup")
+    for controller in ("memory", "pids", "cpu"):
+        if problem := layout.problem(controller):
+            return trial.warning(f"{layout.kind}: {problem.reason}", problem.remedy)
     wanted = cgroups.plan(Resources(memory="64M", pids=16, cpus=0.5), f"doctor-{os.getpid()}", layout)
     try:
         made = cgroups.create(wanted)
     except LaunchError as error:
-        remedy = error.remedy
-        if not privileged():
-            remedy = "run as root, or below a cgroup of your own: systemd-run --user --scope -p Delegate=yes COMMAND"
-        return trial.warning(f"{layout.kind}: {error.message}", remedy)
+        return trial.warning(f"{layout.kind}: {error.message}", error.remedy)
     cgroups.remove(made)
     return trial.ok(f"{layout.kind}: made below {', '.join(sorted({os.path.dirname(group.path) for group in made}))}")
 
