@@ -20,7 +20,7 @@ from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "execdrivers" / "launcher" / "c"
-LAUNCHER = ["launcher.c", "mounts.c", "system.c", "process.c", "attributes.c", "exec.c"]
+LAUNCHER = ["launcher.c", "mounts.c", "system.c", "process.c", "attributes.c", "landlock.c", "exec.c"]
 
 WARNINGS = ["-Wall", "-Wextra", *(["-Werror"] if os.environ.get("EXECDRIVERS_WERROR") else [])]
 FREESTANDING = [
@@ -37,6 +37,7 @@ enum ed_op {
     ED_OP_IDENTITY, ED_OP_CAPABILITIES, ED_OP_NO_NEW_PRIVILEGES, ED_OP_UMASK, ED_OP_CHDIR, ED_OP_READY, ED_OP_EXEC,
     ED_OP_CHANNEL, ED_OP_UNMOUNT, ED_OP_JOIN, ED_OP_ADOPT, ED_OP_STDIO, ED_OP_SYNC,
     ED_OP_KEYRING, ED_OP_SCHEDULER, ED_OP_IO_PRIORITY, ED_OP_AFFINITY, ED_OP_PERSONALITY,
+    ED_OP_LANDLOCK,
     ...
 };
 enum ed_kind { ED_READY, ED_STARTED, ED_EXITED, ED_FAILED, ED_GO, ED_CHANNEL, ED_REAPED, ED_SYNC, ... };
@@ -57,6 +58,7 @@ int ed_spawn(const struct ed_spawn *how, struct ed_child *child);
 int ed_receive(int control, struct ed_message *message, int *fd, int *pid);
 int ed_send_stdio(int control, const int *fds);
 int ed_go(int control);
+int ed_landlock_abi(void);
 """
 
 

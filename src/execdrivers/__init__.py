@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from execdrivers.spec import Hook as Hook
     from execdrivers.spec import Hooks as Hooks
     from execdrivers.spec import IdMapping as IdMapping
+    from execdrivers.spec import Landlock as Landlock
     from execdrivers.spec import Mount as Mount
     from execdrivers.spec import Resources as Resources
     from execdrivers.spec import Rlimit as Rlimit
@@ -82,7 +83,7 @@ _HOME = {
         "hookspecs": "hookimpl",
         "process": "ExecProcess",
         "registry": "Registry",
-        "spec": "Capabilities ContainerSpec Device Hook Hooks IdMapping Mount Resources Rlimit",
+        "spec": "Capabilities ContainerSpec Device Hook Hooks IdMapping Landlock Mount Resources Rlimit",
         "stdio": "DEVNULL PIPE STDOUT",
         "terminal": "Terminal",
     }.items()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from execdrivers.spec import ContainerSpec, Resources
+    from execdrivers.spec import ContainerSpec, Landlock, Resources
 
 __all__ = ["FEATURES", "required"]
 
@@ -73,6 +73,9 @@ FEATURES: Mapping[str, str] = {
     "apparmor": "confine with an AppArmor profile",
     "selinux": "run with an SELinux label",
     "seccomp": "filter system calls",
+    "landlock": "restrict files by Landlock",
+    "landlock.ports": "restrict TCP ports by Landlock",
+    "landlock.scopes": "keep abstract sockets and signals to the container's own processes, by Landlock",
     "oom-score-adj": "adjust the score of the out-of-memory killer",
     "scheduler": "set the scheduling policy",
     "io-priority": "set the I/O priority",
@@ -157,6 +160,12 @@ def _device_rules(rules: Any) -> _Features:
         yield "cgroup.devices", "resources.devices"
 
 
+def _landlock(rules: Landlock) -> _Features:
+    for field, _ in rules.given():
+        feature = {"bind": "landlock.ports", "connect": "landlock.ports", "scopes": "landlock.scopes"}.get(field)
+        yield feature or "landlock", f"landlock.{field}"
+
+
 def _resources(resources: Resources) -> _Features:
     for field, value in resources.given():
         yield from _asked(_RESOURCES[field], f"resources.{field}", value)
@@ -217,6 +226,7 @@ _SPEC: dict[str, _Rule] = {
     "apparmor_profile": ("apparmor", "unconfined"),
     "selinux_label": "selinux",
     "seccomp": ("seccomp", "unconfined"),
+    "landlock": _landlock,
     "oom_score_adj": "oom-score-adj",
     "scheduler": "scheduler",
     "io_priority": "io-priority",

@@ -18,6 +18,7 @@ from execdrivers.spec import (
     Hooks,
     IdMapping,
     IoPriority,
+    Landlock,
     Mount,
     RdmaLimit,
     Resources,
@@ -221,6 +222,12 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
             "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "op": "SCMP_CMP_EQ"}]}],
         }
     ),
+    "landlock": optional(
+        Landlock,
+        {"scopes": st.just(["signal"])},
+        **dict.fromkeys(("read", "write", "execute"), st.lists(paths | st.just("/"), max_size=2)),
+        **dict.fromkeys(("bind", "connect"), st.lists(st.integers(0, 65535), max_size=2)),
+    ),
     "oom_score_adj": st.integers(-1000, 1000),
     "scheduler": st.builds(Scheduler, st.just("batch"), nice=st.integers(-20, 19), flags=st.just(["RESET_ON_FORK"]))
     | st.builds(Scheduler, st.just("SCHED_FIFO"), priority=st.integers(1, 99))
@@ -297,6 +304,8 @@ def _spec(given: dict[str, Any]) -> ContainerSpec:
         del given["network"]
     if "namespaces" in given:
         given["namespaces"] = kinds
+    if "landlock" in given:
+        given.pop("no_new_privileges", None)
     if not given.get("tty"):
         given.pop("console_size", None)
     if not given.get("ephemeral"):

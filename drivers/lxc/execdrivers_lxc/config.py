@@ -23,6 +23,7 @@ from execdrivers.launcher import (
     capability_sets,
     check_capabilities,
     filesystems,
+    landlock_guarantee,
     operation,
     process_operations,
 )
@@ -427,6 +428,7 @@ class _Renderer:
             "readonly_root": bool(spec.readonly),
             "seccomp": None,
             "apparmor": None,
+            "landlock": landlock_guarantee(spec.landlock),
             "cgroups": limits,
         }
 

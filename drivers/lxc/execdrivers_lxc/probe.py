@@ -14,7 +14,7 @@ import attrs
 from execdrivers import cgroups
 from execdrivers.cgroups import Layout
 from execdrivers.driver import Probe, Problem
-from execdrivers.launcher import ToolError, call
+from execdrivers.launcher import ToolError, call, landlock_features
 from execdrivers_lxc.tools import environment
 
 __all__ = ["TOOLS", "Host", "look", "probe"]
@@ -157,7 +157,7 @@ def probe(host: Host) -> Probe:
     for feature in sorted(set(TOOLS.values()) - {""}):
         lacking = [tool for tool, needed_for in TOOLS.items() if needed_for == feature and tool not in host.tools]
         decide(feature, Problem(f"the program {lacking[0]} is not there", _INSTALL) if lacking else None)
-    for feature, problem in cgroups.features(host.cgroups, cgroups.COMMON).items():
+    for feature, problem in {**cgroups.features(host.cgroups, cgroups.COMMON), **landlock_features()}.items():
         decide(feature, problem)
     return Probe(
         available=not host.problems,

@@ -20,6 +20,7 @@ from execdrivers.launcher import (
     Operation,
     capability_sets,
     filesystems,
+    landlock_guarantee,
     operation,
     process_operations,
 )
@@ -291,5 +292,6 @@ class _Compiler:
             "readonly_root": bool(spec.readonly) or (spec.rootfs is None and not spec.ephemeral),
             "seccomp": None,
             "apparmor": None,
+            "landlock": landlock_guarantee(spec.landlock),
             "cgroups": {f"{c.path}/{name}": value for c in self.cgroups for name, value in c.written().items()},
         }

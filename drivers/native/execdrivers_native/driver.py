@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from execdrivers import __version__, cgroups, pidfd
 from execdrivers.cgroups import CgroupDir
 from execdrivers.driver import CreateRequest, Driver, Plan, Probe, Problem, Stdio
-from execdrivers.launcher import Launch, Started, check_capabilities, spawn_launcher
+from execdrivers.launcher import Launch, Started, check_capabilities, landlock_features, spawn_launcher
 from execdrivers_native import host
 from execdrivers_native.compile import NativePlan, compile
 from execdrivers_native.handle import NativeHandle
@@ -59,7 +59,7 @@ class NativeDriver(Driver):
             features |= _PRIVILEGED
         else:
             missing.update(dict.fromkeys(_PRIVILEGED, _NEEDS_ROOT))
-        for feature, problem in self._cgroup_features().items():
+        for feature, problem in {**self._cgroup_features(), **landlock_features()}.items():
             if problem:
                 missing[feature] = problem
             else:

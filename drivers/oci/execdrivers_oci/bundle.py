@@ -22,6 +22,7 @@ from execdrivers.launcher import (
     Operation,
     capability_sets,
     check_capabilities,
+    landlock_guarantee,
     operation,
     process_operations,
 )
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Bundle", "cgroup_of", "compile", "resources"]
 
 #: What the launcher does of the standard end of a plan; the rest the runtime has done.
-_OWN = frozenset({"rlimit", "umask", "chdir", "ready", "exec"})
+_OWN = frozenset({"rlimit", "umask", "chdir", "landlock", "ready", "exec"})
 #: Options in ``driver_options["oci"]``.
 _OPTIONS = {"runtime": str, "timeout": (int, float)}
 
@@ -108,6 +109,7 @@ def compile(spec: ContainerSpec, id: str, layout: Layout, bounding: int, cgroup:
             "readonly_root": bool(spec.readonly),
             "seccomp": "filter" if "seccomp" in config["linux"] else None,
             "apparmor": config["process"].get("apparmorProfile"),
+            "landlock": landlock_guarantee(spec.landlock),
             "cgroups": _limits(spec, id, layout, cgroup),
         },
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from execdrivers import cgroups
 from execdrivers.driver import Problem
+from execdrivers.launcher import landlock_features
 
 if TYPE_CHECKING:
     from execdrivers.cgroups import Layout
@@ -41,7 +42,7 @@ def features(runtime: Runtime, layout: Layout) -> tuple[frozenset[str], dict[str
         else:
             enforced.add(feature)
 
-    for feature, problem in cgroups.features(layout, cgroups.COMMON).items():
+    for feature, problem in {**cgroups.features(layout, cgroups.COMMON), **landlock_features()}.items():
         decide(feature, problem.reason if problem else "", problem.remedy if problem else "")
     # On v2 it is a BPF program, and no controller.
     lacking = layout.v1 and "devices" not in layout.v1

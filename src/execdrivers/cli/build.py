@@ -42,6 +42,7 @@ _FLAGS = {
     "seccomp": "--security-opt",
     "apparmor_profile": "--security-opt",
     "selinux_label": "--security-opt",
+    "landlock": "--security-opt",
     **{f'namespaces["{kind}"]': f"--{option}" for kind, option in NAMESPACES.items()},
     'namespaces["network"]': "--network",
 }
@@ -282,6 +283,8 @@ def _apply_security(fields: dict[str, Any], text: str) -> None:
         fields["seccomp"] = value if value == "unconfined" else _seccomp(value)
     elif name == "apparmor" and value:
         fields["apparmor_profile"] = value
+    elif name == "landlock" and value:
+        fields["landlock"] = _json_file("landlock", value, _LANDLOCK)
     elif name == "systempaths" and value == "unconfined":
         fields["masked_paths"] = fields["readonly_paths"] = []
     elif name == "label" and (value == "disable" or value.count(":") >= 3):
@@ -294,21 +297,32 @@ def _apply_security(fields: dict[str, Any], text: str) -> None:
     else:
         raise UsageError(
             f"--security-opt: {text!r} is not supported",
-            remedy="no-new-privileges, seccomp=unconfined|FILE, apparmor=PROFILE, systempaths=unconfined, label=LABEL",
+            remedy="no-new-privileges, seccomp=unconfined|FILE, apparmor=PROFILE, landlock=FILE, "
+            "systempaths=unconfined, label=LABEL",
         )
 
 
-def _seccomp(path: str) -> Mapping[str, Any]:
-    option, remedy = "--security-opt seccomp", "a JSON file with the OCI specification's linux.seccomp"
+_LANDLOCK = 'a JSON file such as {"read": ["/"], "execute": ["/usr", "/lib"], "write": ["/tmp"]}'
+
+
+def _json_file(name: str, path: str, remedy: str) -> Mapping[str, Any]:
+    option = f"--security-opt {name}"
     text = read_text(option, path, remedy)
     try:
-        profile = json.loads(text)
+        data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{option}: {path} is not JSON: {error}", remedy=remedy) from None
-    if not isinstance(profile, dict) or "archMap" in profile:
+    if not isinstance(data, dict):
+        raise UsageError(f"{option}: {path} holds no JSON object", remedy=remedy)
+    return data
+
+
+def _seccomp(path: str) -> Mapping[str, Any]:
+    profile = _json_file("seccomp", path, "a JSON file with the OCI specification's linux.seccomp")
+    if "archMap" in profile:
         raise UsageError(
-            f"{option}: {path} is not the OCI specification's linux.seccomp (docker's own format with archMap, "
-            "includes and excludes is not supported)",
+            f"--security-opt seccomp: {path} is not the OCI specification's linux.seccomp (docker's own format "
+            "with archMap, includes and excludes is not supported)",
             remedy="name the architectures, and keep only the rules that apply",
         )
     return profile

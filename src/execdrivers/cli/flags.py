@@ -163,8 +163,8 @@ def _add_rights(parser: Parser) -> None:
         "--security-opt",
         action="append",
         metavar="OPTION",
-        help="no-new-privileges[=false], seccomp=unconfined|FILE, apparmor=PROFILE, systempaths=unconfined, "
-        "label=LABEL|disable",
+        help="no-new-privileges[=false], seccomp=unconfined|FILE, apparmor=PROFILE, landlock=FILE, "
+        "systempaths=unconfined, label=LABEL|disable",
     )
     add(
         "--privileged",

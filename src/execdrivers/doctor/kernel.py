@@ -13,9 +13,9 @@ import tempfile
 
 from execdrivers.doctor.check import Check, Trial
 from execdrivers.doctor.trials import contained, own_ids, privileged, refusal
-from execdrivers.launcher import operation
+from execdrivers.launcher import landlock_features, operation
 
-__all__ = ["namespaces", "overlay", "proc", "seccomp", "subordinate_ids", "system_calls", "user_namespace"]
+__all__ = ["landlock", "namespaces", "overlay", "proc", "seccomp", "subordinate_ids", "system_calls", "user_namespace"]
 
 #: Number (the same on x86_64 and aarch64) → name of the newest system calls that driver native takes.
 _SYSTEM_CALLS = {
@@ -169,6 +169,16 @@ def seccomp() -> Check:
     except OSError as error:
         return trial.warning(f"no libseccomp: {error}", "sudo apt-get install libseccomp2")
     return trial.ok("both are there")
+
+
+def landlock() -> Check:
+    """An extra layer, without privilege."""
+    trial = Trial("landlock", "ask the kernel for the version of its Landlock")
+    lacking = {feature: problem for feature, problem in landlock_features().items() if problem}
+    if lacking:
+        first = next(iter(lacking.values()))
+        return trial.warning(f"not to be had: {', '.join(lacking)}: {first.reason}", first.remedy)
+    return trial.ok("all of it")
 
 
 def _read(path: str) -> str:

@@ -98,7 +98,7 @@ def _exec_error(step: Operation, number: int, detail: str) -> LaunchError:
         )
     if number in (errno.EACCES, errno.ENOEXEC, errno.EISDIR, errno.EPERM):
         remedy = {
-            errno.EACCES: "chmod +x it, and check that its file system is not mounted noexec",
+            errno.EACCES: "chmod +x it, and check that neither noexec nor the spec's landlock is in its way",
             errno.ENOEXEC: "it is neither a binary for this machine nor a script with a #! line",
         }.get(number, "check its type and permissions")
         return CommandNotExecutable(

@@ -50,6 +50,9 @@ NAMESPACE_FLAGS = {
     "network": 0x40000000,
 }
 
+#: What Landlock can restrict, in the order of plan.h.
+LANDLOCK = ("files", "bind", "connect", "abstract-unix-socket", "signal")
+
 
 #: SCHED_* of sched(7).
 _POLICIES = {
@@ -156,6 +159,7 @@ _CODEC: dict[str, Callable[[Any], bytes]] = {
     "flags": _bits(_SCHEDULER_FLAGS),
     "io_class": lambda name: _U64(_IO_CLASSES[name]),
     "personality": lambda name: _U64(_PERSONALITIES[name]),
+    "restricts": _bits({name: 1 << number for number, name in enumerate(LANDLOCK)}),
 }
 
 #: name → (code, arguments as "name:type").
@@ -207,6 +211,10 @@ _SCHEMA: dict[str, tuple[int, str]] = {
     "affinity": (lib.ED_OP_AFFINITY, "processors:cpus"),
     "personality": (lib.ED_OP_PERSONALITY, "domain:personality"),
     "sync": (lib.ED_OP_SYNC, "point:str"),
+    "landlock": (
+        lib.ED_OP_LANDLOCK,
+        "abi:int restricts:restricts read:strs write:strs execute:strs bind:ints connect:ints",
+    ),
     "adopt": (lib.ED_OP_ADOPT, "args:strs env:strs descriptors:int"),
 }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from execdrivers import defaults
 from execdrivers.errors import SpecError
+from execdrivers.launcher.landlock import landlock
 from execdrivers.launcher.operations import Operation, operation
 from execdrivers.spec import Capabilities, CapabilitySets
 
@@ -66,6 +67,8 @@ def process_operations(
     yield operation("capabilities", *(_available(names, available) for names in sets))
     if spec.no_new_privileges is not False:
         yield operation("no_new_privileges")
+    if spec.landlock is not None:
+        yield landlock(spec.landlock)
     yield operation("ready")
     if not first and spec.cpu_affinity and spec.cpu_affinity.final:  # it is in the container's cgroups only now
         yield operation("affinity", spec.cpu_affinity.final)

@@ -216,7 +216,7 @@ UNSUPPORTED = (
 )
 
 #: Fields OCI has no word for; each is an annotation with this name, in JSON.
-EXTENSIONS = ("ephemeral", "ephemeral_size", "init", "driver_options")
+EXTENSIONS = ("ephemeral", "ephemeral_size", "init", "landlock", "driver_options")
 
 POINTERS = {
     **{field: pointer for field, (pointer, _) in SPEC.items()},

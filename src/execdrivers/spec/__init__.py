@@ -12,6 +12,7 @@ from execdrivers.spec.capabilities import Capabilities, CapabilitySets
 from execdrivers.spec.container import ContainerSpec
 from execdrivers.spec.filesystem import Device, Mount, MountOptions
 from execdrivers.spec.hooks import Hook, Hooks
+from execdrivers.spec.landlock import Landlock
 from execdrivers.spec.linux import IdMapping, TimeOffset
 from execdrivers.spec.process import CpuAffinity, IoPriority, Rlimit, Scheduler
 from execdrivers.spec.resources import BlockIO, DeviceRule, RdmaLimit, Resources, ThrottleDevice, WeightDevice
@@ -32,6 +33,7 @@ __all__ = [
     "Hooks",
     "IdMapping",
     "IoPriority",
+    "Landlock",
     "Mount",
     "MountOptions",
     "RdmaLimit",

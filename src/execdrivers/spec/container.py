@@ -36,6 +36,7 @@ from execdrivers.spec._convert import (
 from execdrivers.spec.capabilities import Capabilities
 from execdrivers.spec.filesystem import Device, Mount, devices, mounts
 from execdrivers.spec.hooks import Hooks
+from execdrivers.spec.landlock import Landlock
 from execdrivers.spec.linux import IdMapping, TimeOffset, id_mappings
 from execdrivers.spec.process import CpuAffinity, IoPriority, Rlimit, Scheduler
 from execdrivers.spec.resources import Resources
@@ -67,6 +68,10 @@ def _io_priority(value: IoPriority | Mapping[str, Any]) -> IoPriority:
 
 def _cpu_affinity(value: CpuAffinity | Mapping[str, Any]) -> CpuAffinity:
     return instance(CpuAffinity)(value)  # type: ignore[no-any-return]
+
+
+def _landlock(value: Landlock | Mapping[str, Any]) -> Landlock:
+    return instance(Landlock)(value)  # type: ignore[no-any-return]
 
 
 def _resources(value: Resources | Mapping[str, Any]) -> Resources:
@@ -146,6 +151,7 @@ class ContainerSpec(_Command):
     selinux_label: str | None = field(default=None, converter=optional(name))
     #: "unconfined", or OCI's linux.seccomp object.
     seccomp: str | Mapping[str, Any] | None = field(default=None, converter=optional(linux.seccomp))
+    landlock: Landlock | None = field(default=None, converter=optional(_landlock))
     oom_score_adj: int | None = field(default=None, converter=optional(integer), validator=between(-1000, 1000))
     scheduler: Scheduler | None = field(default=None, converter=optional(_scheduler))
     io_priority: IoPriority | None = field(default=None, converter=optional(_io_priority))
@@ -203,6 +209,9 @@ class ContainerSpec(_Command):
             raise SpecError("console_size", self.console_size, "is given without a terminal", "set tty=True")
         if self.ephemeral_size is not None and not self.ephemeral:
             raise SpecError("ephemeral_size", self.ephemeral_size, "has nothing to limit", "set ephemeral=True")
+        if self.landlock is not None and self.no_new_privileges is False:
+            problem = "is given with no_new_privileges=False, which Landlock does not allow"
+            raise SpecError("landlock", self.landlock.to_dict(), problem, "leave no_new_privileges unset")
         if self.namespaces or self.network:
             self._check_namespaces()
         for key in self.sysctls:

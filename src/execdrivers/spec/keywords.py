@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 from execdrivers.spec.capabilities import Capabilities
 from execdrivers.spec.filesystem import Device, Mount
 from execdrivers.spec.hooks import Hooks
+from execdrivers.spec.landlock import Landlock
 from execdrivers.spec.linux import IdMapping, TimeOffset
 from execdrivers.spec.process import CpuAffinity, IoPriority, Rlimit, Scheduler
 from execdrivers.spec.resources import BlockIO, RdmaLimit, Resources
@@ -35,6 +36,7 @@ class SpecFields(TypedDict, total=False):
     apparmor_profile: str | None
     selinux_label: str | None
     seccomp: str | _Data | None
+    landlock: Landlock | _Data | None
     oom_score_adj: int | None
     scheduler: Scheduler | _Data | None
     io_priority: IoPriority | _Data | None

@@ -41,6 +41,7 @@ AREAS = {
     "TestNamespaces": "namespaces",
     "TestIsolation": "isolation",
     "TestLimits": "limits",
+    "TestLandlock": "landlock",
     "TestExec": "exec",
     "TestPause": "pause",
     "TestUpdate": "update",

@@ -524,6 +524,7 @@ static int a_mkdir(int argc, char **argv) { return (void)argc, mkdir(argv[1], 07
 static int a_unlink(int argc, char **argv) { return (void)argc, remove(argv[1]); }
 static int a_chmod(int argc, char **argv) { return (void)argc, chmod(argv[1], integer(argv[2])); }
 static int a_chown(int argc, char **argv) { return (void)argc, chown(argv[1], integer(argv[2]), integer(argv[2])); }
+static int a_truncate(int argc, char **argv) { return (void)argc, truncate(argv[1], 0); }
 static int a_chdir(int argc, char **argv) { return (void)argc, chdir(argv[1]); }
 
 static int a_mknod(int argc, char **argv) {
@@ -702,7 +703,7 @@ static const struct attempt {
     {"connect-abstract", 1, a_connect_abstract},            {"msgget", 1, a_msgget},
     {"fork", 1, a_fork},       {"threads", 1, a_threads},   {"ptrace", 1, a_ptrace},
     {"rlimit", 3, a_rlimit},   {"statfs", 1, a_statfs},     {"spawn", 1, a_spawn},
-    {"syscall", 1, a_syscall},
+    {"syscall", 1, a_syscall}, {"truncate", 1, a_truncate},
 };
 
 static int attempt(const struct attempt *what, int argc, char **argv) {

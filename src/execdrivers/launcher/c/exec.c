@@ -105,7 +105,7 @@ static int run_under_init(struct launcher *l, const char **candidates, const cha
 
 /* Where stdio is the host's /dev/null, the container's own takes its place: through /proc/self/fd the node itself can be
  * reached, and root may change its mode. */
-static void own_null_device(void)
+void own_null_device(void)
 {
     for (int fd = 0; fd <= 2; fd++) {
         if (!is_null_device(fd))

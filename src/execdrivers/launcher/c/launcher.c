@@ -190,6 +190,7 @@ static operation *const operations[] = {
     [ED_OP_AFFINITY] = op_affinity,
     [ED_OP_PERSONALITY] = op_personality,
     [ED_OP_SYNC] = op_sync,
+    [ED_OP_LANDLOCK] = op_landlock,
 };
 
 #define OPERATION_COUNT (sizeof operations / sizeof *operations)

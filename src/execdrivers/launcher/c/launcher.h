@@ -80,7 +80,10 @@ int op_scheduler(struct launcher *l, struct args *args);
 int op_io_priority(struct launcher *l, struct args *args);
 int op_affinity(struct launcher *l, struct args *args);
 int op_personality(struct launcher *l, struct args *args);
+/* landlock.c */
+int op_landlock(struct launcher *l, struct args *args);
 /* exec.c */
+void own_null_device(void);
 int op_exec(struct launcher *l, struct args *args);
 int op_join(struct launcher *l, struct args *args);
 int op_adopt(struct launcher *l, struct args *args);

@@ -59,6 +59,8 @@ enum ed_op {
     ED_OP_IO_PRIORITY,   /* class, priority: ioprio_set */
     ED_OP_AFFINITY,      /* processors: sched_setaffinity */
     ED_OP_PERSONALITY,   /* domain */
+    ED_OP_LANDLOCK,      /* abi, restricts, read, write, execute, bind, connect: restricts are bits (files, ports bound,
+                            ports connected to, abstract sockets, signals); takes no new privileges */
     ED_OP_SYNC,          /* point: let the caller do what only it can (id maps, hooks), wait for its word to go on */
 };
 

@@ -214,3 +214,9 @@ int ed_go(int control)
     struct ed_message message = {.kind = ED_GO};
     return send(control, &message, sizeof message, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
+
+int ed_landlock_abi(void)
+{
+    long version = sys3(444 /* landlock_create_ruleset */, NULL, 0, 1 /* LANDLOCK_CREATE_RULESET_VERSION */);
+    return version < 0 ? 0 : (int)version;
+}

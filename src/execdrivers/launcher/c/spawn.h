@@ -45,4 +45,7 @@ int ed_send_stdio(int control, const int *fds);
 /* Tell the launcher to go on. Returns 0 or -errno. */
 int ed_go(int control);
 
+/* Version of the kernel's Landlock; 0: none. */
+int ed_landlock_abi(void);
+
 #endif
