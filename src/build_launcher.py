@@ -38,9 +38,10 @@ enum ed_op {
     ED_OP_CHANNEL, ED_OP_UNMOUNT, ED_OP_JOIN, ED_OP_ADOPT, ED_OP_STDIO, ED_OP_SYNC,
     ED_OP_KEYRING, ED_OP_SCHEDULER, ED_OP_IO_PRIORITY, ED_OP_AFFINITY, ED_OP_PERSONALITY,
     ED_OP_LANDLOCK,
+    ED_OP_ENTER, ED_OP_CLOCKS, ED_OP_ROOT_TREE, ED_OP_ATTACH,
     ...
 };
-enum ed_kind { ED_READY, ED_STARTED, ED_EXITED, ED_FAILED, ED_GO, ED_CHANNEL, ED_REAPED, ED_SYNC, ... };
+enum ed_kind { ED_READY, ED_STARTED, ED_EXITED, ED_FAILED, ED_GO, ED_CHANNEL, ED_REAPED, ED_SYNC, ED_ENTERED, ... };
 struct ed_message { uint32_t kind; uint32_t step; int32_t error; char detail[244]; };
 struct ed_child { int pid; int pidfd; };
 struct ed_spawn {
@@ -59,6 +60,8 @@ int ed_receive(int control, struct ed_message *message, int *fd, int *pid);
 int ed_send_stdio(int control, const int *fds);
 int ed_go(int control);
 int ed_landlock_abi(void);
+int ed_open_tree(const char *path, int recursive);
+int ed_set_attributes(int tree, int recursive, uint64_t set, uint64_t clear, uint64_t propagation, int user_namespace);
 """
 
 
@@ -79,7 +82,7 @@ def make_builder() -> FFI:
     builder.cdef(CDEF)
     builder.set_source(
         "execdrivers.launcher._launcher",
-        '#include "spawn.c"\n'
+        '#include "spawn.c"\n#include "trees.c"\n'
         f"static const unsigned char ed_launcher_image[] = {{{','.join(map(str, image))}}};\n"
         "static const size_t ed_launcher_size = sizeof ed_launcher_image;\n",
         depends=sorted(map(str, SOURCES.iterdir())),

@@ -32,6 +32,7 @@ PUBLIC = {
     "launcher",
     "pidfd",
     "spec",
+    "subids",
     "units",
     "users",
 }

@@ -7,7 +7,7 @@ file system can tell (does the rootfs exist, who is "www-data") is asked of root
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -19,18 +19,22 @@ from execdrivers.features import required
 from execdrivers.launcher import (
     Operation,
     capability_sets,
+    check_capabilities,
     filesystems,
     landlock_guarantee,
     operation,
     process_operations,
 )
-from execdrivers.launcher.operations import NAMESPACE_FLAGS
+from execdrivers.launcher.ids import map_lines
+from execdrivers.launcher.operations import MAX_DESCRIPTORS, NAMESPACE_FLAGS
+from execdrivers.launcher.trees import Tree
 from execdrivers.spec import Mount
-from execdrivers_native import rootfs
+from execdrivers_native import ids, namespaces, rootfs
 from execdrivers_native.host import Host
+from execdrivers_native.ids import IdMaps
 
 if TYPE_CHECKING:
-    from execdrivers.spec import ContainerSpec, Resources
+    from execdrivers.spec import ContainerSpec, IdMapping, Resources
     from execdrivers.users import User
 
 __all__ = ["NativePlan", "compile", "compile_exec"]
@@ -38,7 +42,11 @@ __all__ = ["NativePlan", "compile", "compile_exec"]
 #: Order in which namespaces are listed; "time" and "user" are not made unless asked for or needed.
 _DEFAULT_NAMESPACES = ("pid", "mount", "uts", "ipc", "network", "cgroup")
 #: Type of mount → the namespace that it shows, and where the host has its own.
-_SHOWS = {"sysfs": ("network", "/sys"), "mqueue": ("ipc", "/dev/mqueue")}
+_SHOWS = {"sysfs": ("network", "/sys"), "mqueue": ("ipc", "/dev/mqueue"), "proc": ("pid", "/proc")}
+#: The launcher's first descriptor for whatever else it is given.
+_FIRST_DESCRIPTOR = 6
+#: Points at which the launcher waits: in namespaces that it has joined; in its user namespace, for its mappings.
+ENTERED, MAPPED = "entered", "mapped"
 #: Who runs when no rootfs is given and no user: nobody, as every distribution numbers it.
 _NOBODY = "65534:65534"
 
@@ -51,11 +59,20 @@ class NativePlan:
     namespaces: tuple[str, ...]
     operations: tuple[Operation, ...]
     guarantees: Mapping[str, Any]
+    #: Kind → path of the namespaces that are joined; their descriptors are the launcher's first.
+    joined: Mapping[str, str] = attrs.field(factory=dict)
+    #: Mounts that the caller takes hold of; the launcher's last descriptors.
+    trees: tuple[Tree, ...] = ()
+    maps: IdMaps | None = None
+    #: In a user namespace that is not the caller's: what takes the host's rights is the caller's to do.
+    confined: bool = False
+    #: File below /proc/PID → what the caller writes there.
+    outside: Mapping[str, str] = attrs.field(factory=dict)
 
     @property
     def clone_flags(self) -> int:
-        """CLONE_NEW* of the clone itself."""
-        return sum(NAMESPACE_FLAGS[name] for name in self.namespaces)
+        """CLONE_NEW* of the clone itself; what joins others first makes its own by itself (operation enter)."""
+        return 0 if self.joined else sum(NAMESPACE_FLAGS[name] for name in self.namespaces)
 
     def plan(self) -> Plan:
         """As people see it."""
@@ -64,9 +81,20 @@ class NativePlan:
         if unified:
             clone["cgroup"] = unified[0]
         steps = [cgroup.step() for cgroup in self.cgroups]
-        steps.append(Step("clone", clone))
-        steps.extend(item.step() for item in self.operations)
+        steps.extend(Step("open-namespace", {"kind": kind, "path": path}) for kind, path in self.joined.items())
+        steps.extend(tree.step() for tree in self.trees)
+        steps.append(Step("clone", clone if not self.joined else {}))
+        for item in self.operations:
+            steps.append(item.step())
+            if item.name == "sync" and item.args == (MAPPED,):
+                steps.extend(self._mapped_steps())
         return Plan(driver="native", steps=tuple(steps))
+
+    def _mapped_steps(self) -> Iterator[Step]:
+        """What the caller does at that point."""
+        if self.maps:
+            yield Step("map-ids", {"uids": map_lines(self.maps.uids), "gids": map_lines(self.maps.gids)})
+        yield from (Step("write-outside", {"file": name, "data": value}) for name, value in self.outside.items())
 
 
 def compile(spec: ContainerSpec, id: str, host: Host) -> NativePlan:
@@ -74,29 +102,37 @@ def compile(spec: ContainerSpec, id: str, host: Host) -> NativePlan:
     return _Compiler(spec, id, host).compile()
 
 
-def compile_exec(
-    spec: ContainerSpec, id: str, host: Host, namespaces: Sequence[str], own: str
-) -> tuple[Operation, ...]:
-    """The operations of one more process, which joins the container's own namespaces.
+def compile_exec(spec: ContainerSpec, id: str, host: Host, guarantees: Mapping[str, Any]) -> tuple[Operation, ...]:
+    """The operations of one more process, which joins the namespaces of a container with these guarantees.
 
-    ``spec`` is that of the container with the process's part as asked for. The users are those that the rootfs has now;
-    ``own`` is the container's, "uid:gid". Raises `SpecError`.
+    ``spec`` is that of the container with the process's part as asked for. The users are those that the rootfs has now.
+    Raises `SpecError`.
     """
-    rootless = "user" in namespaces
-    user = rootfs.resolve_user(spec, _wanted_user(spec, host), rootless=rootless)
-    if rootless and f"{user.uid}:{user.gid}" != own:
-        problem = f"is another than the container's ({own}), and without privilege no other can be had"
-        raise SpecError("user", spec.user, problem, "run as root, or leave it unset")
+    kinds = (*guarantees["namespaces"], *guarantees["joined"])
+    user = rootfs.resolve_user(spec, _wanted_user(spec, host))
+    identity: tuple[int, int] | None = None
+    groups = True
+    if "user" in kinds:
+        maps = IdMaps.of(guarantees) if "user" in guarantees["namespaces"] else namespaces.maps_of(guarantees["joined"])
+        user, groups = ids.fit(spec, user, maps, host)
+        identity = maps.root(user, host) if maps else (0, 0)
     initial = spec.cpu_affinity.initial if spec.cpu_affinity else None
     return (
         *_oom_score(spec),
         *([operation("affinity", initial)] if initial else []),
-        operation("join", tuple(namespaces)),
+        operation("join", kinds),
         operation("channel"),
+        *_become(identity, groups=groups),
         operation("session"),
         operation("keyring"),
-        *_process(spec, user, id, host, rootless=rootless, first=False),
+        *_process(spec, user, id, host, confined="user" in kinds, groups=groups, first=False),
     )
+
+
+def _become(identity: tuple[int, int] | None, *, groups: bool) -> Iterator[Operation]:
+    """Root of the user namespace: what it makes is root's, and it has no rights by being root outside."""
+    if identity is not None:
+        yield operation("identity", *identity, int(groups), ())
 
 
 def _oom_score(spec: ContainerSpec) -> Iterator[Operation]:
@@ -111,13 +147,18 @@ def _wanted_user(spec: ContainerSpec, host: Host) -> str | None:
 
 
 def _process(
-    spec: ContainerSpec, user: User, id: str, host: Host, *, rootless: bool, first: bool = True
+    spec: ContainerSpec, user: User, id: str, host: Host, *, confined: bool, groups: bool, first: bool = True
 ) -> Iterator[Operation]:
     # The host's home directories are not writable here; /tmp is the container's own.
     home = "/tmp" if spec.rootfs is None else user.home
     environment = defaults.environment(spec, home, spec.hostname or id)
-    # In a user namespace of one id setgroups(2) is denied, and the ids are mapped as wanted already.
-    return process_operations(spec, user, environment, available=host.bounding, set_groups=not rootless, first=first)
+    available = _available(host, confined=confined)
+    return process_operations(spec, user, environment, available=available, set_groups=groups, first=first)
+
+
+def _available(host: Host, *, confined: bool) -> int:
+    """The mask of the capabilities to be given: all there are, in a user namespace of one's own."""
+    return host.known_capabilities if confined else host.bounding
 
 
 class _Compiler:
@@ -128,11 +169,26 @@ class _Compiler:
         self.id = id
         self.host = host
         self.rootless = not host.privileged
-        self.user = self._user()
+        namespaces.check(spec, host)
+        self.joined = namespaces.joined(spec)
+        self.user = rootfs.resolve_user(spec, _wanted_user(spec, host))
+        self.maps = ids.choose(spec, self.user, host)
+        #: In another user namespace than the caller's, without the host's rights.
+        self.confined = self.maps is not None or "user" in self.joined
+        self.groups = True
+        if self.confined:
+            self.user, self.groups = ids.fit(spec, self.user, self.maps or namespaces.maps_of(self.joined), host)
+        check_capabilities(spec.capabilities, _available(host, confined=self.confined))
         self.namespaces = self._namespaces()
         self.capabilities = capability_sets(spec.capabilities, root=self.user.uid == 0)
         #: Devices made by an allowed mknod(2) stay dead, unless the container may remount as it likes anyway.
         self.nodev = "CAP_SYS_ADMIN" not in self.capabilities.bounding
+        #: The launcher cannot take hold of the host's mounts where its user does not get to; we can.
+        self.lends = self.confined and host.privileged
+        self.trees: list[Tree] = []
+        #: To lower one's score takes the host's rights.
+        adjust = spec.oom_score_adj if self.lends else None
+        self.outside = {} if adjust is None else {"oom_score_adj": str(adjust)}
         self.mounts = self._mounts()
         cgroups.check(spec.resources, host.cgroups)
         self.cgroups = cgroups.plan(
@@ -143,15 +199,24 @@ class _Compiler:
             track="pid" not in self.namespaces,
             show=any(mount.type == "cgroup" for mount in self.mounts),
         )
+        if "pid" in self.joined and not self.cgroups:
+            problem = "is shared with others, and it takes a cgroup to tell the container's processes from theirs"
+            raise SpecError('namespaces["pid"]', self.joined["pid"], problem, "run as root")
 
     def compile(self) -> NativePlan:
-        # On v1 the process moves itself, and only then may the cgroup namespace be made, rooted where it is.
+        # On v1 the process moves itself, and only then may the cgroup namespace be made, rooted where it is. The clocks
+        # of a time namespace are set by a process that has made it and is not in it yet.
         moves = any(cgroup.version == 1 for cgroup in self.cgroups)
-        late = ("cgroup",) if moves and "cgroup" in self.namespaces else ()
+        late = tuple(name for name in self.namespaces if name == "time" or (name == "cgroup" and moves))
+        early = tuple(name for name in self.namespaces if name not in late)
         operations = [
+            *self._enter(early),
             *self._identity_maps(),
             *self._join_cgroups(),
             *([operation("unshare", late)] if late else []),
+            *self._clocks(),
+            *([] if self.outside else _oom_score(self.spec)),
+            *self._root_of_namespace(),
             operation("session"),
             operation("keyring"),
             *self._names(),
@@ -160,26 +225,30 @@ class _Compiler:
             *self._file_systems(),
             *self._hidden_paths(),
             operation("pivot"),
-            *_process(self.spec, self.user, self.id, self.host, rootless=self.rootless),
+            *_process(self.spec, self.user, self.id, self.host, confined=self.confined, groups=self.groups),
         ]
         return NativePlan(
             cgroups=self.cgroups,
-            namespaces=tuple(name for name in self.namespaces if name not in late),
+            namespaces=early,
             operations=tuple(operations),
             guarantees=self._guarantees(),
+            joined=self.joined,
+            trees=tuple(self.trees),
+            maps=self.maps,
+            confined=self.confined,
+            outside=self.outside,
         )
 
     # --- who and where
-
-    def _user(self) -> User:
-        return rootfs.resolve_user(self.spec, _wanted_user(self.spec, self.host), rootless=self.rootless)
 
     def _namespaces(self) -> tuple[str, ...]:
         asked = dict(self.spec.namespaces)
         if self.spec.network == "host":
             asked["network"] = "host"
-        kinds = [name for name in _DEFAULT_NAMESPACES if asked.get(name, "private") != "host"]
-        return (*(("user",) if self.rootless else ()), *kinds)
+        kinds = [name for name in _DEFAULT_NAMESPACES if asked.get(name, "private") == "private"]
+        if asked.get("time") == "private" or (self.spec.time_offsets and "time" not in self.joined):
+            kinds.append("time")
+        return (*(("user",) if self.maps else ()), *kinds)
 
     # --- the process's surroundings
 
@@ -188,13 +257,32 @@ class _Compiler:
         limited = any(feature.startswith("cgroup.") for feature in required(self.spec))
         return self.spec.resources if limited or not self.rootless else None
 
+    def _enter(self, new: tuple[str, ...]) -> Iterator[Operation]:
+        if self.joined:
+            unified = any(cgroup.version == 2 for cgroup in self.cgroups)
+            cgroup = _FIRST_DESCRIPTOR + len(self.joined) if unified else 0
+            yield operation("enter", ENTERED, new, cgroup, tuple(self.joined))
+
     def _identity_maps(self) -> Iterator[Operation]:
-        if not self.rootless:
-            return
-        # One id each, which needs no privilege: user_namespaces(7).
-        yield operation("write", "/proc/self/setgroups", "deny")
-        yield operation("write", "/proc/self/uid_map", f"{self.user.uid} {self.host.uid} 1")
-        yield operation("write", "/proc/self/gid_map", f"{self.user.gid} {self.host.gid} 1")
+        if self.maps is not None and self.maps.writer == "launcher":
+            # One id each, which needs no privilege: user_namespaces(7).
+            yield operation("write", "/proc/self/setgroups", "deny")
+            yield operation("write", "/proc/self/uid_map", map_lines(self.maps.uids)[0])
+            yield operation("write", "/proc/self/gid_map", map_lines(self.maps.gids)[0])
+        elif self.maps is not None or self.outside:
+            yield operation("sync", MAPPED)
+
+    def _clocks(self) -> Iterator[Operation]:
+        if "time" in self.namespaces:
+            offsets = [f"{clock} {o.secs} {o.nanosecs}" for clock, o in self.spec.time_offsets.items()]
+            if offsets:
+                yield operation("write", "/proc/self/timens_offsets", "\n".join(offsets))
+            yield operation("clocks")
+
+    def _root_of_namespace(self) -> Iterator[Operation]:
+        if self.confined:
+            identity = self.maps.root(self.user, self.host) if self.maps else (0, 0)
+            yield from _become(identity, groups=self.groups)
 
     def _join_cgroups(self) -> Iterator[Operation]:
         for cgroup in self.cgroups:
@@ -213,7 +301,6 @@ class _Compiler:
         # /proc/sys shows the writer's own namespaces, so the host's /proc, which nobody can have swapped, will do.
         for name, value in self.spec.sysctls.items():
             yield operation("write", "/proc/sys/" + name.replace(".", "/"), value)
-        yield from _oom_score(self.spec)
 
     # --- the file system
 
@@ -222,14 +309,21 @@ class _Compiler:
         yield operation("propagation", "private")
         nodev = ("nodev",) if self.nodev else ()
         path = rootfs.real_path(spec)
+        if self.lends:
+            whole = spec.rootfs is None and not spec.ephemeral
+            attributes = ("ro", "nosuid", *nodev) if whole else nodev
+            yield operation("root_tree", self._tree(Tree(source=path, recursive=whole, recursive_set=attributes)))
         if spec.ephemeral:
             size = (f"size={spec.ephemeral_size}",) if spec.ephemeral_size else ()
-            yield operation("root_overlay", path, nodev, int(self.rootless), ("mode=700", *size))
+            lower = "" if self.lends else path
+            yield operation("root_overlay", lower, nodev, int(self.confined), ("mode=700", *size))
+        elif self.lends:
+            return
         elif spec.rootfs is None:
             yield operation("root", "/", 1, ("ro", "nosuid", *nodev))
         else:
             # A user namespace may not take a tree apart whose mounts another one locked together: take it whole.
-            yield operation("root", path, int(self.rootless), nodev)
+            yield operation("root", path, int(self.confined), nodev)
 
     def _mounts(self) -> tuple[Mount, ...]:
         """The defaults, each replaced by the spec's mount at its destination, then the spec's others."""
@@ -246,27 +340,83 @@ class _Compiler:
 
     def _at_hand(self, mount: Mount) -> Mount | None:
         """To mount what shows a namespace takes rights in that namespace; without them it is the host's own mount."""
-        kind, source = _SHOWS.get(mount.type, ("", ""))
-        if not self.rootless or not kind or kind in self.namespaces:
+        if not self.confined:
             return mount
+        if mount.type == "devpts" and not self._has_group_of(mount):
+            options = [option for option in mount.options if not option.startswith("gid=")]
+            return attrs.evolve(mount, options=options)
+        kind, source = _SHOWS.get(mount.type, ("", ""))
+        if not kind or kind in self.namespaces or "user" in self.joined:
+            return mount
+        if kind in self.joined:
+            if mount not in self.spec.mounts:
+                return None
+            field = f"mounts[{self.spec.mounts.index(mount)}].type"
+            problem = f"shows the {kind} namespace, which is joined and belongs to another user namespace"
+            raise SpecError(field, mount.type, problem, "join that user namespace as well, or leave the mount out")
         if not os.path.isdir(source):
             return None
         attributes = sorted(mount.parse_options().set)
         return Mount(destination=mount.destination, type="bind", source=source, options=("rbind", *attributes))
+
+    def _has_group_of(self, mount: Mount) -> bool:
+        """Whether the group that the terminals are to belong to exists inside."""
+        gids = [int(option[4:]) for option in mount.options if option.startswith("gid=") and option[4:].isdigit()]
+        return not gids or (self.maps is not None and self.groups and ids.mapped(gids, self.maps.gids) == tuple(gids))
 
     def _file_systems(self) -> Iterator[Operation]:
         for mount in self.mounts:
             if mount.type == "cgroup":
                 v1 = bool(self.host.cgroups.v1)
                 yield from filesystems.cgroup_mounts(mount, self.cgroups, v1=v1, nodev=self.nodev)
+            elif mount in self.spec.mounts and (mapping := self._mapping(mount)):
+                yield from self._lent(mount, *mapping)
+            elif self.lends and mount.type == "bind":
+                yield from self._lent(mount)
             else:
-                yield from filesystems.mount(mount, nodev=self.nodev, rootless=self.rootless)
+                yield from filesystems.mount(mount, nodev=self.nodev, rootless=self.confined)
             if self._is_dev(mount):
-                yield from filesystems.standard_devices(rootless=self.rootless)
-        for device in self.spec.devices:
-            yield filesystems.device(device, rootless=self.rootless)
+                yield from filesystems.standard_devices(rootless=self.confined)
+        for index, device in enumerate(self.spec.devices):
+            if self.confined:
+                rootfs.check_device(device, f"devices[{index}]")
+            yield filesystems.device(device, rootless=self.confined)
         if self.nodev and any(map(self._is_dev, self.mounts)):
             yield operation("set_attributes", "/dev", 0, ("nodev",), (), "")
+
+    def _mapping(self, mount: Mount) -> tuple[tuple[IdMapping, ...], tuple[IdMapping, ...]] | None:
+        """The ids of an idmapped mount."""
+        options = mount.parse_options()
+        if not (options.idmap or options.ridmap or mount.uid_mappings):
+            return None
+        field = f"mounts[{self.spec.mounts.index(mount)}]"
+        if mount.type != "bind":
+            raise SpecError(f"{field}.type", mount.type, "cannot have its ids mapped", "map those of a bind mount")
+        if mount.uid_mappings:
+            return mount.uid_mappings, mount.gid_mappings
+        if self.maps is None:
+            problem = "maps ids, but neither the mount nor the container has mappings"
+            raise SpecError(f"{field}.options", mount.options, problem, "give the mount uid_mappings and gid_mappings")
+        return self.maps.uids, self.maps.gids
+
+    def _lent(
+        self, mount: Mount, uids: tuple[IdMapping, ...] = (), gids: tuple[IdMapping, ...] = ()
+    ) -> Iterator[Operation]:
+        """A bind mount that the caller takes hold of."""
+        tree, rest = filesystems.tree(mount, nodev=self.nodev)
+        tree = attrs.evolve(tree, uids=uids, gids=gids, map_all=mount.parse_options().ridmap)
+        yield operation("attach", self._tree(tree), mount.destination)
+        yield from rest
+
+    def _tree(self, tree: Tree) -> int:
+        """The launcher's descriptor of that tree."""
+        self.trees.append(tree)
+        before = len(self.joined) + (1 if self.joined and any(c.version == 2 for c in self.cgroups) else 0)
+        number = _FIRST_DESCRIPTOR + before + len(self.trees) - 1
+        if number >= MAX_DESCRIPTORS:
+            problem = f"has more bind mounts than the {MAX_DESCRIPTORS - _FIRST_DESCRIPTOR} that can be handed over"
+            raise SpecError("mounts", len(self.spec.mounts), problem, "bind a directory above them")
+        return number
 
     @staticmethod
     def _is_dev(mount: Mount) -> bool:
@@ -285,6 +435,9 @@ class _Compiler:
         caps = self.capabilities
         return {
             "namespaces": sorted(self.namespaces),
+            "joined": dict(self.joined),
+            **ids.told(self.maps),
+            "time_offsets": {clock: offset.to_dict() for clock, offset in spec.time_offsets.items()},
             "user": f"{self.user.uid}:{self.user.gid}",
             "rootless": self.rootless,
             "capabilities": sorted(caps.bounding),

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from execdrivers import __version__, cgroups, pidfd
 from execdrivers.cgroups import CgroupDir
-from execdrivers.driver import CreateRequest, Driver, Plan, Probe, Problem, Stdio
-from execdrivers.launcher import Launch, Started, check_capabilities, landlock_features, spawn_launcher
-from execdrivers_native import host
-from execdrivers_native.compile import NativePlan, compile
+from execdrivers.driver import CreateRequest, Driver, Plan, Probe, Problem
+from execdrivers.launcher import landlock_features
+from execdrivers_native import host, ids
+from execdrivers_native.compile import compile
 from execdrivers_native.handle import NativeHandle
+from execdrivers_native.start import Start
 
 if TYPE_CHECKING:
     from execdrivers.spec import ContainerSpec
@@ -32,10 +32,12 @@ _ALWAYS = frozenset(
     scheduler io-priority cpu-affinity personality annotations stop-signal
     sysctl masked-paths readonly-paths network.none network.host init
     exec pids recover signal kill-all
+    namespace.user user-mappings namespace.join
     """.split()
 )
 #: What takes privilege as well.
-_PRIVILEGED = frozenset({"groups", "devices", "mount.cgroup", "mount.overlay", "namespace.host.user"})
+_PRIVILEGED = frozenset({"devices", "mount.cgroup", "mount.overlay", "mount.idmap", "namespace.host.user"})
+_TIME = ("namespace.time", "time-offsets")
 _NEEDS_ROOT = Problem("it takes privilege on this host", "run as root")
 
 
@@ -59,6 +61,15 @@ class NativeDriver(Driver):
             features |= _PRIVILEGED
         else:
             missing.update(dict.fromkeys(_PRIVILEGED, _NEEDS_ROOT))
+        if facts.time_namespaces:
+            features.update(_TIME)
+        else:
+            missing.update(dict.fromkeys(_TIME, Problem("the kernel has no time namespaces", "build it with TIME_NS")))
+        several = None if facts.privileged else ids.several_problem(facts)
+        if several is None:
+            features.add("groups")
+        else:
+            missing["groups"] = Problem(*several)
         for feature, problem in {**self._cgroup_features(), **landlock_features()}.items():
             if problem:
                 missing[feature] = problem
@@ -106,34 +117,30 @@ class NativeDriver(Driver):
         return compile(spec, id, self.host).plan()
 
     def create(self, request: CreateRequest) -> NativeHandle:
-        if self.host.privileged:
-            check_capabilities(request.spec.capabilities, self.host.bounding)
         compiled = compile(request.spec, request.id, self.host)
-        launch = Launch(compiled.operations)
         made: tuple[CgroupDir, ...] = ()
+        start = None
         try:
             made = cgroups.create(compiled.cgroups)
-            child = _spawn(launch, compiled, made, request.stdio)
+            start = Start(compiled, made)
+            handle = NativeHandle(
+                id=request.id,
+                directory=request.directory,
+                host=self.host,
+                made=made,
+                cgroups_path=request.spec.cgroups_path,
+                guarantees=compiled.guarantees,
+                launch=start.launch,
+            )
+            start.spawn(request.stdio, handle.hold)
         except BaseException:
-            launch.close()
+            if start is not None:
+                start.close()
             cgroups.remove(made)
             raise
-        handle = NativeHandle(
-            id=request.id,
-            directory=request.directory,
-            host=self.host,
-            pid=child.pid,
-            exit_fd=child.pidfd,
-            start_time=pidfd.start_time(child.pid),
-            made=made,
-            cgroups_path=request.spec.cgroups_path,
-            guarantees=compiled.guarantees,
-            launch=launch,
-        )
         try:
-            launch.started()
-            launch.ready()
-            handle.terminal = launch.terminal
+            start.ready()
+            handle.terminal = start.launch.terminal
         except BaseException:
             handle.delete()
             raise
@@ -146,25 +153,9 @@ class NativeDriver(Driver):
             id=id,
             directory=directory,
             host=self.host,
-            pid=state["pid"],
-            exit_fd=-1 if fd is None else fd,
-            start_time=state["start_time"],
             made=made,
             cgroups_path=state["cgroups_path"],
             guarantees=state["guarantees"],
         )
-        if fd is None:
-            handle.pid = None
+        handle.found(state["pid"], state["start_time"], fd)
         return handle
-
-
-def _spawn(launch: Launch, compiled: NativePlan, made: Sequence[CgroupDir], stdio: Stdio) -> Started:
-    """Start the launcher in its namespaces and, on v2, its cgroup."""
-    flags, rootless = compiled.clone_flags, "user" in compiled.namespaces
-    unified = next((cgroup.path for cgroup in made if cgroup.version == 2), None)
-    fd = os.open(unified, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if unified else -1
-    try:
-        return spawn_launcher(launch, stdio, flags=flags, cgroup=fd, keep_capabilities=rootless)
-    finally:
-        if fd >= 0:
-            os.close(fd)

@@ -15,7 +15,7 @@ from execdrivers import cgroups, pidfd
 from execdrivers.cgroups import CgroupDir
 from execdrivers.driver import ExecRequest, Handle, ProcessHandle
 from execdrivers.exit import Exit
-from execdrivers.launcher import Launch, join
+from execdrivers.launcher import Launch, Started, join
 from execdrivers_native.compile import compile_exec
 from execdrivers_native.host import Host
 
@@ -38,25 +38,37 @@ class NativeHandle(Handle):
         id: str,
         directory: str,
         host: Host,
-        pid: int,
-        exit_fd: int,
-        start_time: int | None,
         made: Sequence[CgroupDir],
         cgroups_path: str | None,
         guarantees: Mapping[str, Any],
         launch: Launch | None = None,
     ) -> None:
-        self.pid: int | None = pid
-        self.exit_fd = exit_fd
+        self.pid: int | None = None
+        self.exit_fd = -1
         self._id = id
         self._later = f"{directory}/{_LATER}"
         self._host = host
-        self._start_time = start_time
+        self._start_time: int | None = None
         self._namespaces = tuple(guarantees["namespaces"])
         self._made = tuple(made)
         self._cgroups_path = cgroups_path
         self._guarantees = guarantees
         self._launch = launch
+
+    def hold(self, child: Started) -> None:
+        """Take hold of the first process, a child of ours, instead of the one that went before it and has ended."""
+        if self.exit_fd >= 0:
+            pidfd.wait(self.exit_fd)
+            pidfd.wait_status(self.exit_fd)
+            os.close(self.exit_fd)
+        self.pid, self.exit_fd = child
+        self._start_time = pidfd.start_time(child.pid)
+
+    def found(self, pid: int | None, start_time: int | None, exit_fd: int | None) -> None:
+        """Hold the first process that another program has started; without its pidfd it has ended."""
+        self._start_time = start_time
+        if exit_fd is not None:
+            self.pid, self.exit_fd = pid, exit_fd
 
     def start(self) -> None:
         assert self._launch is not None
@@ -108,7 +120,7 @@ class NativeHandle(Handle):
         return [] if self.pid is None else _in_pid_namespace(self.pid)
 
     def exec(self, request: ExecRequest) -> ProcessHandle:
-        operations = compile_exec(request.spec, self._id, self._host, self._namespaces, self._guarantees["user"])
+        operations = compile_exec(request.spec, self._id, self._host, self._guarantees)
         return join(operations, request.stdio, self.exit_fd, lambda pid: cgroups.move(self._cgroups(), lambda: (pid,)))
 
     def pause(self) -> None:
@@ -147,7 +159,8 @@ class NativeHandle(Handle):
         os.rename(f"{self._later}.new", self._later)
         assert self.pid is not None
         first = self.pid
-        cgroups.move(made, lambda: _in_pid_namespace(first))
+        # In a pid namespace that is shared its cgroups alone tell which processes are the container's.
+        cgroups.move(made, lambda: cgroups.processes(before) if before else _in_pid_namespace(first))
 
     def state(self) -> Mapping[str, Any]:
         return {

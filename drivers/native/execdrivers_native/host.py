@@ -29,6 +29,9 @@ class Host:
     bounding: int
     user_namespaces: bool
     cgroups: Layout
+    #: All that the kernel knows, as a mask: what the first process of a new user namespace has.
+    known_capabilities: int = (1 << 41) - 1
+    time_namespaces: bool = True
 
     @property
     def privileged(self) -> bool:
@@ -51,6 +54,8 @@ def look() -> Host:
         user_namespaces=_read("/proc/sys/user/max_user_namespaces", "0") != "0"
         and _read("/proc/sys/kernel/unprivileged_userns_clone", "1") != "0",
         cgroups=look_at_cgroups(),
+        known_capabilities=(2 << int(_read("/proc/sys/kernel/cap_last_cap", "40"))) - 1,
+        time_namespaces=os.path.exists("/proc/self/ns/time"),
     )
 
 

@@ -15,9 +15,9 @@ from execdrivers import defaults, users
 from execdrivers.errors import SpecError
 
 if TYPE_CHECKING:
-    from execdrivers.spec import ContainerSpec, Mount
+    from execdrivers.spec import ContainerSpec, Device, Mount
 
-__all__ = ["check", "default_mounts", "resolve_user"]
+__all__ = ["check", "check_device", "default_mounts", "real_path", "resolve_user"]
 
 _MAX_LINKS = 40  # as the kernel's own limit
 
@@ -30,17 +30,10 @@ def default_mounts(spec: ContainerSpec) -> list[Mount]:
     return mounts
 
 
-def resolve_user(spec: ContainerSpec, wanted: str | None, *, rootless: bool) -> users.User:
+def resolve_user(spec: ContainerSpec, wanted: str | None) -> users.User:
     """Ids for the user. Raises `SpecError` for names the root does not know."""
     if spec.rootfs is not None:
         _check_directory(spec.rootfs)
-    if rootless and spec.additional_gids:
-        raise SpecError(
-            "additional_gids",
-            list(spec.additional_gids),
-            "cannot be set without privilege: a user namespace of one id denies setgroups(2)",
-            "run as root, or leave it unset",
-        )
     return users.resolve(wanted, spec.rootfs or "/", spec.additional_gids)
 
 
@@ -81,6 +74,27 @@ def _check_places(root: str, destinations: Sequence[str]) -> None:
         raise SpecError(
             "rootfs", root, f"has no directory {' and no '.join(missing)}", f"mkdir {commands}, or set ephemeral=True"
         )
+
+
+def check_device(device: Device, field: str) -> None:
+    """Raise `SpecError` for a device that the host does not have as it is: in a user namespace no node can be made, and
+    the host's own takes its place."""
+    remedy = f"make it on the host as {device.path} first, or leave the user namespace out"
+    try:
+        node = os.stat(device.path)
+    except OSError as error:
+        problem = f"is not there on the host, whose nodes a user namespace binds ({error.strerror})"
+        raise SpecError(f"{field}.path", device.path, problem, remedy) from None
+    kinds = {"c": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+    numbers = (device.major, device.minor) if device.type != "p" else (0, 0)
+    if stat.S_IFMT(node.st_mode) != kinds[device.type] or (
+        device.type != "p" and (os.major(node.st_rdev), os.minor(node.st_rdev)) != numbers
+    ):
+        raise SpecError(f"{field}.path", device.path, "is another device on the host", remedy)
+    for name, actual in (("file_mode", stat.S_IMODE(node.st_mode)), ("uid", node.st_uid), ("gid", node.st_gid)):
+        if getattr(device, name) not in (None, actual):
+            problem = f"cannot be set in a user namespace: the host's node has {actual}"
+            raise SpecError(f"{field}.{name}", getattr(device, name), problem, "leave it unset")
 
 
 def _check_destination(spec: ContainerSpec, mount: Mount, field: str, before: Sequence[Mount]) -> None:

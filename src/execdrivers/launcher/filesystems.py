@@ -13,9 +13,10 @@ from functools import lru_cache
 from execdrivers import defaults
 from execdrivers.cgroups import CgroupDir
 from execdrivers.launcher.operations import MOUNT_ATTRIBUTES, Operation, operation
+from execdrivers.launcher.trees import Tree
 from execdrivers.spec import ContainerSpec, Device, Mount
 
-__all__ = ["HOST_ROOT_MOUNTS", "cgroup_mounts", "device", "hidden_paths", "mount", "mounts", "standard_devices"]
+__all__ = ["HOST_ROOT_MOUNTS", "cgroup_mounts", "device", "hidden_paths", "mount", "mounts", "standard_devices", "tree"]
 
 #: Private places over the host's root when no rootfs is given.
 HOST_ROOT_MOUNTS = (
@@ -50,12 +51,25 @@ def mount(given: Mount, *, nodev: bool, rootless: bool) -> tuple[Operation, ...]
         recursive = (tuple(sorted(options.recursive_set)), tuple(sorted(options.recursive_clear)))
         whole = int(options.recursive_bind or rootless)
         return (operation("bind", given.source, given.destination, whole, attributes, clear, *recursive, propagation),)
-    # In a user namespace of one id there is no other group to give a terminal to.
-    data = tuple(option for option in options.data if not (rootless and option.startswith("gid=")))
-    made = operation("mount", given.type, given.source or given.type, given.destination, attributes, data)
+    made = operation("mount", given.type, given.source or given.type, given.destination, attributes, options.data)
     if not propagation:
         return (made,)
     return made, operation("set_attributes", given.destination, 0, (), (), propagation)
+
+
+def tree(given: Mount, *, nodev: bool) -> tuple[Tree, tuple[Operation, ...]]:
+    """A bind mount for the caller to take hold of, and what is still to be done once it is attached."""
+    bind, *rest = mount(given, nodev=nodev, rootless=False)
+    source, _, recursive, set, clear, recursive_set, recursive_clear, propagation = bind.args
+    return Tree(
+        source=source,
+        recursive=bool(recursive),
+        set=set,
+        clear=clear,
+        recursive_set=recursive_set,
+        recursive_clear=recursive_clear,
+        propagation=propagation,
+    ), tuple(rest)
 
 
 def _attributes(given: Mount, *, nodev: bool) -> tuple[str, ...]:

@@ -24,6 +24,9 @@ __all__ = ["LAUNCHER_PATH", "Launch", "Started", "spawn", "spawn_launcher"]
 #: Where a launcher that was given its descriptors finds itself: what a tool is told to execute.
 LAUNCHER_PATH = f"/proc/self/fd/{lib.ED_LAUNCHER_FD}"
 
+#: Messages at which the launcher waits until a point of its caller's is done.
+_POINTS = (lib.ED_SYNC, lib.ED_ENTERED)
+
 _lock = threading.Lock()
 _image = -1
 
@@ -58,6 +61,9 @@ class Launch:
         self.operations = tuple(operations)
         self._stdio = stdio
         self._points = points or {}
+        #: Who goes on in joined namespaces (operation enter), from its point on: a child of ours, whose pidfd is the
+        #: caller's to close. Who was started for that has ended.
+        self.entered: Started | None = None
         #: Of the launcher as the host sees it, once `ready`; set early where the launcher is our own child.
         self.pid: int | None = None
         #: Master of the container's terminal, once `ready`, where the plan makes one; the taker closes it.
@@ -101,8 +107,8 @@ class Launch:
                     remedy="raise the memory limit if it is small; the kernel's log says who killed it",
                 )
             kind, _, fd = message
-            if kind == lib.ED_SYNC:
-                self._synchronize()
+            if kind in _POINTS:
+                self._synchronize(message)
             elif kind == lib.ED_CHANNEL:
                 os.close(self._control)
                 self._control, tool = fd, -1  # from here on the launcher's end closes with the launcher
@@ -119,8 +125,8 @@ class Launch:
         if result == -errno.EPIPE:
             raise LaunchError("exec: the container was killed before it was started", step="exec")
         _checked(result, "exec")
-        while (message := self._receive()) and message[0] == lib.ED_SYNC:
-            self._synchronize()
+        while (message := self._receive()) and message[0] in _POINTS:
+            self._synchronize(message)
         # What came instead is the end of the messages (executed) or ED_STARTED (under init); a failure was raised.
 
     def exit_status(self) -> int | None:
@@ -137,9 +143,13 @@ class Launch:
             os.close(self._control)
             self._control = -1
 
-    def _synchronize(self) -> None:
+    def _synchronize(self, message: tuple[int, int, int]) -> None:
         """Do what the launcher waits for, and let it go on."""
-        (point,) = self.operations[self.step].args
+        kind, number, fd = message
+        point = self.operations[self.step].args[0]
+        if kind == lib.ED_ENTERED:
+            self.entered = Started(number, fd)
+            self.pid = number
         self._points[point]()
         _checked(lib.ed_go(self._control), f"sync {point}")
 

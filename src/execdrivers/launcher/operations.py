@@ -16,7 +16,20 @@ from execdrivers.driver import Step
 from execdrivers.launcher._launcher import lib
 from execdrivers.units import parse_ids
 
-__all__ = ["MOUNT_ATTRIBUTES", "NAMESPACE_FLAGS", "PROPAGATION", "Operation", "encode", "operation"]
+__all__ = [
+    "MAX_DESCRIPTORS",
+    "MOUNT_ATTRIBUTES",
+    "NAMESPACE_FLAGS",
+    "PROPAGATION",
+    "Operation",
+    "clear_mask",
+    "encode",
+    "operation",
+    "set_mask",
+]
+
+#: Most descriptors that a launcher can be started with.
+MAX_DESCRIPTORS: int = lib.ED_MAX_DESCRIPTORS
 
 #: MOUNT_ATTR_* of mount_setattr(2).
 MOUNT_ATTRIBUTES = {
@@ -130,11 +143,20 @@ def _bits(table: dict[str, int]) -> Callable[[Iterable[str]], bytes]:
     return encode_bits
 
 
-def _clear(names: Iterable[str]) -> bytes:
+def set_mask(names: Iterable[str]) -> int:
+    """The MOUNT_ATTR_* of these attributes."""
+    mask = 0
+    for name in names:
+        mask |= MOUNT_ATTRIBUTES[name]
+    return mask
+
+
+def clear_mask(names: Iterable[str]) -> int:
+    """The MOUNT_ATTR_* to be cleared for these attributes to go, or for an access-time mode to come."""
     mask = 0
     for name in names:
         mask |= _ATIME_FIELD if name in _ATIME_MODES else MOUNT_ATTRIBUTES[name]
-    return _U64(mask)
+    return mask
 
 
 def _tree_propagation(name: str) -> bytes:
@@ -148,8 +170,8 @@ _CODEC: dict[str, Callable[[Any], bytes]] = {
     "str": _str,
     "strs": _list(_str),
     "ints": _list(_int),
-    "attrs": _bits(MOUNT_ATTRIBUTES),
-    "clear": _clear,
+    "attrs": lambda names: _U64(set_mask(names)),
+    "clear": lambda names: _U64(clear_mask(names)),
     "propagation": lambda name: _U64(PROPAGATION[name]),
     "tree": _tree_propagation,
     "caps": _bits({name: 1 << number for name, number in ALL_CAPABILITIES.items()}),
@@ -160,6 +182,7 @@ _CODEC: dict[str, Callable[[Any], bytes]] = {
     "io_class": lambda name: _U64(_IO_CLASSES[name]),
     "personality": lambda name: _U64(_PERSONALITIES[name]),
     "restricts": _bits({name: 1 << number for number, name in enumerate(LANDLOCK)}),
+    "kinds": _list(lambda name: _U64(NAMESPACE_FLAGS[name])),
 }
 
 #: name → (code, arguments as "name:type").
@@ -215,6 +238,10 @@ _SCHEMA: dict[str, tuple[int, str]] = {
         lib.ED_OP_LANDLOCK,
         "abi:int restricts:restricts read:strs write:strs execute:strs bind:ints connect:ints",
     ),
+    "enter": (lib.ED_OP_ENTER, "point:str namespaces:namespaces cgroup:int kinds:kinds"),
+    "clocks": (lib.ED_OP_CLOCKS, ""),
+    "root_tree": (lib.ED_OP_ROOT_TREE, "descriptor:int"),
+    "attach": (lib.ED_OP_ATTACH, "descriptor:int destination:str"),
     "adopt": (lib.ED_OP_ADOPT, "args:strs env:strs descriptors:int"),
 }
 

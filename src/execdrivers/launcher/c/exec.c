@@ -175,6 +175,68 @@ int op_join(struct launcher *l, struct args *args)
     end_as(status);
 }
 
+#define KINDS 8 /* of namespaces */
+
+/* Enter what the descriptors from 6 on are; a second time what takes the rights of the user namespace among them. */
+static int enter_namespaces(const uint64_t *kinds, uint32_t count)
+{
+    uint64_t left[KINDS];
+    for (uint32_t i = 0; i < count; i++)
+        left[i] = kinds[i];
+    for (int round = 0; round < 3; round++) /* the others, the user's, the others again */
+        for (uint32_t i = 0; i < count; i++) {
+            if (!left[i] || (left[i] == CLONE_NEWUSER) != (round == 1))
+                continue;
+            long result = sys2(__NR_setns, ED_LAUNCHER_FD + 1 + i, left[i]);
+            if (result < 0 && !(result == -EPERM && round == 0))
+                return (int)result;
+            if (result >= 0)
+                left[i] = 0;
+        }
+    return 0;
+}
+
+/* Who enters a pid namespace is not in it, only its children are; and new namespaces belong to the user namespace that
+ * their maker is in. So a child goes on, and it is made the caller's own, who must reap it and know it by pidfd. */
+int op_enter(struct launcher *l, struct args *args)
+{
+    uint64_t kinds[KINDS];
+    arg_str(args, NULL); /* the point's name is for the caller */
+    uint64_t new_namespaces = arg_int(args);
+    uint64_t cgroup = arg_int(args);
+    uint32_t count = arg_count(args);
+    if (count > KINDS)
+        return -EINVAL;
+    for (uint32_t i = 0; i < count; i++)
+        kinds[i] = arg_int(args);
+    if (args->bad)
+        return -EBADMSG;
+    long result = sys5(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0); /* not to be looked into by what is there already */
+    if (result >= 0)
+        result = enter_namespaces(kinds, count);
+    if (result >= 0)
+        result = sys3(__NR_close_range, ED_LAUNCHER_FD + 1, ED_LAUNCHER_FD + count, 0);
+    if (result < 0)
+        return (int)result;
+    int pidfd = -1;
+    struct clone_args clone = {.flags = CLONE_PARENT | CLONE_PIDFD | new_namespaces, .pidfd = (uintptr_t)&pidfd};
+    if (cgroup) {
+        clone.flags |= CLONE_INTO_CGROUP;
+        clone.cgroup = cgroup;
+    }
+    long child = sys2(__NR_clone3, &clone, sizeof clone);
+    if (child < 0)
+        return (int)child;
+    if (child > 0) {
+        send_message(l, ED_ENTERED, (int)child, pidfd);
+        for (;;)
+            sys1(__NR_exit_group, 0);
+    }
+    if (cgroup)
+        sys1(__NR_close, cgroup);
+    return await_go();
+}
+
 /* Become the parent of what the tool makes and leaves, for the truth of how it ends is told to parents alone.
  * Returns only when the tool cannot be executed. */
 int op_adopt(struct launcher *l, struct args *args)

@@ -191,6 +191,10 @@ static operation *const operations[] = {
     [ED_OP_PERSONALITY] = op_personality,
     [ED_OP_SYNC] = op_sync,
     [ED_OP_LANDLOCK] = op_landlock,
+    [ED_OP_ENTER] = op_enter,
+    [ED_OP_CLOCKS] = op_clocks,
+    [ED_OP_ROOT_TREE] = op_root_tree,
+    [ED_OP_ATTACH] = op_attach,
 };
 
 #define OPERATION_COUNT (sizeof operations / sizeof *operations)

@@ -45,8 +45,10 @@ int is_null_device(int fd);
 int op_propagation(struct launcher *l, struct args *args);
 int op_root(struct launcher *l, struct args *args);
 int op_root_overlay(struct launcher *l, struct args *args);
+int op_root_tree(struct launcher *l, struct args *args);
 int op_mount(struct launcher *l, struct args *args);
 int op_bind(struct launcher *l, struct args *args);
+int op_attach(struct launcher *l, struct args *args);
 int op_set_attributes(struct launcher *l, struct args *args);
 int op_symlink(struct launcher *l, struct args *args);
 int op_device(struct launcher *l, struct args *args);
@@ -57,6 +59,7 @@ int op_unmount(struct launcher *l, struct args *args);
 /* system.c */
 int op_write(struct launcher *l, struct args *args);
 int op_unshare(struct launcher *l, struct args *args);
+int op_clocks(struct launcher *l, struct args *args);
 int op_hostname(struct launcher *l, struct args *args);
 int op_domainname(struct launcher *l, struct args *args);
 int op_loopback(struct launcher *l, struct args *args);
@@ -85,6 +88,7 @@ int op_landlock(struct launcher *l, struct args *args);
 /* exec.c */
 void own_null_device(void);
 int op_exec(struct launcher *l, struct args *args);
+int op_enter(struct launcher *l, struct args *args);
 int op_join(struct launcher *l, struct args *args);
 int op_adopt(struct launcher *l, struct args *args);
 

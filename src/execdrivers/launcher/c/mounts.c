@@ -157,11 +157,15 @@ static int set_attributes(int fd, int recursive, uint64_t set, uint64_t clear, u
     return (int)sys5(__NR_mount_setattr, fd, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &attr, sizeof attr);
 }
 
+static int move_onto(int mount, int destination)
+{
+    return (int)sys5(__NR_move_mount, mount, "", destination, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+}
+
 /* Mount onto what was opened as the path, and make it a ground, unless it lies on one. */
 static int attach(struct launcher *l, int mount, int destination, const char *path)
 {
-    long result =
-        sys5(__NR_move_mount, mount, "", destination, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+    long result = move_onto(mount, destination);
     if (result < 0)
         return (int)result;
     forget_grounds(l, path);
@@ -252,19 +256,28 @@ int op_root(struct launcher *l, struct args *args)
     return (int)sys5(__NR_move_mount, l->root, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH);
 }
 
+int op_root_tree(struct launcher *l, struct args *args)
+{
+    l->root = (int)arg_int(args);
+    if (args->bad)
+        return -EBADMSG;
+    /* Over "/", since the way to its own place may be closed to us. */
+    return (int)sys5(__NR_move_mount, l->root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH);
+}
+
 int op_root_overlay(struct launcher *l, struct args *args)
 {
     const char *path = arg_str(args, NULL);
     uint64_t set = arg_int(args);
     int userxattr = (int)arg_int(args);
-    scoped_fd lower = (int)sys4(__NR_openat, AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    scoped_fd lower = *path ? (int)sys4(__NR_openat, AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0) : l->root;
     if (lower < 0)
         return lower;
     scoped_fd layer = make_mount(l, "tmpfs", "tmpfs", args, 0);
     if (layer < 0 || args->bad)
         return args->bad ? -EBADMSG : layer;
     /* overlayfs takes layers by path, and only from mounts that are attached. */
-    long result = sys5(__NR_move_mount, layer, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH);
+    long result = move_onto(layer, lower);
     if (result < 0)
         return (int)result;
     sys3(__NR_mkdirat, layer, "upper", 0755);
@@ -298,7 +311,7 @@ int op_root_overlay(struct launcher *l, struct args *args)
         return (int)result;
     }
     l->root = (int)result;
-    return (int)sys5(__NR_move_mount, l->root, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH);
+    return move_onto(l->root, lower);
 }
 
 int op_mount(struct launcher *l, struct args *args)
@@ -344,6 +357,19 @@ int op_bind(struct launcher *l, struct args *args)
         return destination;
     result = attach(l, tree, destination, path);
     return result < 0 ? result : set_attributes(tree, recursive, 0, 0, propagation);
+}
+
+int op_attach(struct launcher *l, struct args *args)
+{
+    scoped_fd tree = (int)arg_int(args);
+    const char *path = arg_str(args, NULL);
+    if (args->bad)
+        return -EBADMSG;
+    int mode = file_mode(tree);
+    if (mode < 0)
+        return mode;
+    scoped_fd destination = open_destination(l, path, mode == S_IFDIR);
+    return destination < 0 ? destination : attach(l, tree, destination, path);
 }
 
 int op_set_attributes(struct launcher *l, struct args *args)

@@ -16,14 +16,15 @@ struct ed_plan_header {
 };
 
 /* Descriptors the launcher is started with; stdio is 0, 1, 2. */
-enum { ED_PLAN_FD = 3, ED_CONTROL_FD = 4, ED_LAUNCHER_FD = 5, ED_MAX_DESCRIPTORS = 16 };
+enum { ED_PLAN_FD = 3, ED_CONTROL_FD = 4, ED_LAUNCHER_FD = 5, ED_MAX_DESCRIPTORS = 64 };
 
 enum ed_op {
     ED_OP_WRITE = 1,     /* path, data: write a file of the host's (cgroup, /proc, sysctl of our own namespaces) */
     ED_OP_UNSHARE,       /* flags */
     ED_OP_PROPAGATION,   /* flags: MS_REC|MS_PRIVATE and the like, for the whole tree of mounts */
     ED_OP_ROOT,          /* path, recursive, set: the directory becomes the root-to-be */
-    ED_OP_ROOT_OVERLAY,  /* path, set, userxattr, tmpfs options: the same under a layer in memory */
+    ED_OP_ROOT_OVERLAY,  /* path, set, userxattr, tmpfs options: the same under a layer in memory; no path: what is the
+                            root-to-be already */
     ED_OP_MOUNT,         /* type, source, destination, set, options */
     ED_OP_BIND,          /* source, destination, recursive, set, clear, recursive set, recursive clear, propagation */
     ED_OP_SET_ATTRIBUTES,/* destination, recursive, set, clear, propagation */
@@ -61,6 +62,11 @@ enum ed_op {
     ED_OP_PERSONALITY,   /* domain */
     ED_OP_LANDLOCK,      /* abi, restricts, read, write, execute, bind, connect: restricts are bits (files, ports bound,
                             ports connected to, abstract sockets, signals); takes no new privileges */
+    ED_OP_ENTER,         /* point, new namespaces, descriptor of a cgroup or 0, kinds: enter existing namespaces, whose
+                            descriptors are those from 6 on; a child of the caller's goes on in them and in new ones */
+    ED_OP_CLOCKS,        /* enter the time namespace that was unshared: its offsets are fixed from here on */
+    ED_OP_ROOT_TREE,     /* descriptor: mounts that the caller has taken hold of become the root-to-be */
+    ED_OP_ATTACH,        /* descriptor, destination: such mounts at a place in the container */
     ED_OP_SYNC,          /* point: let the caller do what only it can (id maps, hooks), wait for its word to go on */
 };
 
@@ -73,6 +79,7 @@ enum ed_kind {
     ED_CHANNEL,   /* the socket for all messages to come */
     ED_REAPED,    /* step is the pid of a process that was adopted, error its wait status */
     ED_STDIO,     /* from the caller: three descriptors come along */
+    ED_ENTERED,   /* a child goes on in joined namespaces: error is its pid, its pidfd comes along; answered by ED_GO */
     ED_SYNC,      /* step says which operation asks; answered by ED_GO */
 };
 

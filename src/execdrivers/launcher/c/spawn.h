@@ -42,6 +42,13 @@ int ed_receive(int control, struct ed_message *message, int *fd, int *pid);
 /* Hand the launcher the three descriptors that its operation stdio waits for. Returns 0 or -errno. */
 int ed_send_stdio(int control, const int *fds);
 
+/* The mounts at a path, taken hold of and attached nowhere; close-on-exec. Returns the descriptor, or -errno. */
+int ed_open_tree(const char *path, int recursive);
+
+/* MOUNT_ATTR_* and a propagation (MS_*) of such mounts; user_namespace maps their ids unless it is -1.
+ * Returns 0 or -errno. */
+int ed_set_attributes(int tree, int recursive, uint64_t set, uint64_t clear, uint64_t propagation, int user_namespace);
+
 /* Tell the launcher to go on. Returns 0 or -errno. */
 int ed_go(int control);
 

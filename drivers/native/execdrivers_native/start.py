@@ -1,0 +1,112 @@
+"""The start of a container on its caller's side: what is opened before, and done while the launcher waits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from execdrivers.errors import LaunchError
+from execdrivers.launcher import Launch, Started, spawn_launcher
+from execdrivers.launcher.ids import open_user_namespace
+from execdrivers.launcher.trees import Tree
+from execdrivers_native import namespaces
+from execdrivers_native.compile import ENTERED, MAPPED, NativePlan
+
+if TYPE_CHECKING:
+    from execdrivers.cgroups import CgroupDir
+    from execdrivers.driver import Stdio
+
+__all__ = ["Start"]
+
+
+class Start:
+    """One launch of a compiled plan, up to the point where it waits to be let go.
+
+    ``hold`` is called with the container's first process: at once, or when it has joined its namespaces.
+    """
+
+    def __init__(self, compiled: NativePlan, made: Sequence[CgroupDir]) -> None:
+        """Raises `SpecError` and `LaunchError`; nothing is open then."""
+        self._compiled = compiled
+        self._made = made
+        self._descriptors: list[int] = []
+        self.launch = Launch(compiled.operations, points={ENTERED: self._entered, MAPPED: self._mapped})
+        try:
+            self._descriptors.extend(namespaces.open_all(compiled.joined))
+            self._open_cgroup()
+            self._open_trees()
+        except BaseException:
+            self.close()
+            raise
+
+    def spawn(self, stdio: Stdio, hold: Callable[[Started], object]) -> None:
+        """Start the launcher. Raises `LaunchError`; nothing is left then."""
+        compiled = self._compiled
+        # What joins others is born in its cgroup afterwards; the first of its descriptors are those of the namespaces.
+        cgroup = -1 if compiled.joined or self._cgroup < 0 else self._cgroup
+        more = [fd for fd in self._descriptors if fd != cgroup]
+        self._hold = hold
+        child = spawn_launcher(
+            self.launch,
+            stdio,
+            flags=compiled.clone_flags,
+            cgroup=cgroup,
+            keep_capabilities="user" in compiled.namespaces and not compiled.joined,
+            more=more,
+        )
+        self._close_descriptors()
+        hold(child)
+
+    def ready(self) -> None:
+        """Wait until all is done but the command. Raises `LaunchError`."""
+        self.launch.started()
+        self.launch.ready()
+
+    def close(self) -> None:
+        """Let go of what was opened, when it has come to nothing."""
+        self.launch.close()
+        self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
+        for fd in self._descriptors:
+            os.close(fd)
+        self._descriptors.clear()
+
+    def _open_cgroup(self) -> None:
+        unified = next((cgroup.path for cgroup in self._made if cgroup.version == 2), None)
+        self._cgroup = os.open(unified, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if unified else -1
+        if unified:
+            self._descriptors.append(self._cgroup)
+
+    def _open_trees(self) -> None:
+        mappings: dict[Tree, int] = {}
+        try:
+            for tree in self._compiled.trees:
+                key = Tree(source="", uids=tree.uids, gids=tree.gids)
+                if tree.uids and key not in mappings:
+                    mappings[key] = open_user_namespace(tree.uids, tree.gids)
+                self._descriptors.append(tree.open(mappings.get(key, -1)))
+        finally:
+            for fd in mappings.values():
+                os.close(fd)
+
+    def _entered(self) -> None:
+        """The process that has joined the namespaces is the container's first; its maker has done its part."""
+        assert self.launch.entered is not None
+        self._hold(self.launch.entered)
+
+    def _mapped(self) -> None:
+        """The launcher is in its user namespace, and has not the host's rights any more."""
+        pid = self.launch.pid
+        assert pid is not None
+        if self._compiled.maps is not None:
+            self._compiled.maps.write(pid)
+        for name, data in self._compiled.outside.items():
+            path = f"/proc/{pid}/{name}"
+            try:
+                with open(path, "w", encoding="ascii") as file:
+                    file.write(data)
+            except OSError as error:
+                message = f"write-outside: cannot write {data!r} to {path}: {error.strerror}"
+                raise LaunchError(message, step="write-outside", path=path, errno=error.errno or 0) from error
