@@ -117,11 +117,11 @@ static struct {
     unsigned long looks, strangers;
 } seen;
 
-static int is_launcher(const char *pid)
+/* Whether a link to a program leads to another than those of the container: that of its runtime. */
+static int is_launcher(const char *link)
 {
-    char path[300], target[256];
-    snprintf(path, sizeof path, "/proc/%s/exe", pid);
-    ssize_t n = readlink(path, target, sizeof target - 1);
+    char target[256];
+    ssize_t n = readlink(link, target, sizeof target - 1);
     if (n < 0)
         return 0;
     target[n] = 0;
@@ -178,17 +178,20 @@ static void look_at(const char *pid, const char *witness)
     }
     if (directory)
         closedir(directory);
-    if (!is_launcher(pid))
+    snprintf(path, sizeof path, "/proc/%s/exe", pid);
+    if (!is_launcher(path))
         return;
     seen.strangers++;
-    snprintf(path, sizeof path, "/proc/%s/exe", pid);
     int exe = open(path, O_RDONLY | O_CLOEXEC);
-    if (exe >= 0 && seen.held_count < 256)
+    snprintf(path, sizeof path, "/proc/self/fd/%d", exe);
+    if (exe >= 0 && seen.held_count < 256 && is_launcher(path)) /* it may have executed the command meanwhile */
         seen.held[seen.held_count++] = exe;
     else if (exe >= 0)
         close(exe);
     if (ptrace(PTRACE_SEIZE, atoi(pid), 0, 0) == 0) {
         tell("trace", 1);
+        ptrace(PTRACE_INTERRUPT, atoi(pid), 0, 0); /* only what is stopped can be let go */
+        waitpid(atoi(pid), NULL, __WALL);
         ptrace(PTRACE_DETACH, atoi(pid), 0, 0);
     }
 }

@@ -21,6 +21,7 @@ from execdrivers.launcher import (
     capability_sets,
     check_capabilities,
     filesystems,
+    joining_capabilities,
     landlock_guarantee,
     operation,
     process_operations,
@@ -120,7 +121,7 @@ def compile_exec(spec: ContainerSpec, id: str, host: Host, guarantees: Mapping[s
     return (
         *_oom_score(spec),
         *([operation("affinity", initial)] if initial else []),
-        operation("join", kinds),
+        operation("join", kinds, joining_capabilities(spec, user)),
         operation("channel"),
         *_become(identity, groups=groups),
         operation("session"),

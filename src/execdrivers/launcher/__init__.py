@@ -27,6 +27,7 @@ from execdrivers.launcher.process import (
     capability_sets,
     check_capabilities,
     environment_list,
+    joining_capabilities,
     process_operations,
 )
 from execdrivers.launcher.reaper import Reaper, sweep
@@ -48,6 +49,7 @@ __all__ = [
     "ending",
     "environment_list",
     "join",
+    "joining_capabilities",
     "landlock_features",
     "landlock_guarantee",
     "operation",

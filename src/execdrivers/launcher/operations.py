@@ -223,7 +223,7 @@ _SCHEMA: dict[str, tuple[int, str]] = {
     "exec": (lib.ED_OP_EXEC, "init:bool candidates:strs args:strs env:strs"),
     "channel": (lib.ED_OP_CHANNEL, ""),
     "unmount": (lib.ED_OP_UNMOUNT, "destination:str"),
-    "join": (lib.ED_OP_JOIN, "namespaces:namespaces"),
+    "join": (lib.ED_OP_JOIN, "namespaces:namespaces capabilities:caps"),
     "stdio": (lib.ED_OP_STDIO, ""),
     "keyring": (lib.ED_OP_KEYRING, ""),
     "scheduler": (

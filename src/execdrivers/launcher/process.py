@@ -22,6 +22,7 @@ __all__ = [
     "capability_sets",
     "check_capabilities",
     "environment_list",
+    "joining_capabilities",
     "process_operations",
 ]
 
@@ -135,6 +136,22 @@ def check_capabilities(capabilities: Capabilities | None, available: int) -> Non
 def capability_sets(capabilities: Capabilities | None, *, root: bool) -> CapabilitySets:
     """The five sets of a process of root's, or another user's: `Capabilities.resolve`, kept."""
     return (capabilities or Capabilities()).resolve(root=root)
+
+
+def joining_capabilities(spec: ContainerSpec, user: User) -> tuple[str, ...]:
+    """What a process has from the moment it is seen in a container until its command is executed: the container's own,
+    and what the operations of `process_operations` take. Whoever can trace it there has them too."""
+    needed = {"CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"}
+    needed.update(capability_sets(spec.capabilities, root=user.uid == 0).bounding)
+    if spec.tty:
+        needed.add("CAP_CHOWN")
+    if spec.rlimits:
+        needed.add("CAP_SYS_RESOURCE")
+    if spec.scheduler or spec.io_priority or spec.cpu_affinity:
+        needed.add("CAP_SYS_NICE")
+    if spec.no_new_privileges is False:
+        needed.add("CAP_SYS_ADMIN")  # filters take either: seccomp(2), landlock_restrict_self(2)
+    return _available(frozenset(needed), _ALL)
 
 
 @lru_cache(maxsize=256)

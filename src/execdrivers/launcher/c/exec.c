@@ -151,14 +151,17 @@ __attribute__((noreturn)) static void end_as(int status)
  * a zombie hold up the end of the container. */
 int op_join(struct launcher *l, struct args *args)
 {
-    uint64_t flags = arg_int(args);
+    uint64_t flags = arg_int(args), capabilities = arg_int(args);
     if (args->bad)
         return -EBADMSG;
     scoped_fd target = ED_LAUNCHER_FD + 1;
-    /* Not to be looked into by what is in there already (CVE-2016-9962). */
+    /* Not to be looked into by what is in there already (CVE-2016-9962); and where that may trace even so, by a
+     * CAP_SYS_PTRACE of its own, there is nothing of the host's to be had. */
     long result = sys5(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
     if (result >= 0)
         result = sys2(__NR_setns, target, flags);
+    if (result >= 0)
+        result = keep_capabilities(capabilities);
     if (result < 0)
         return (int)result;
     hear_of_children();

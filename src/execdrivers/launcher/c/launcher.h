@@ -67,6 +67,7 @@ int op_channel(struct launcher *l, struct args *args);
 int op_stdio(struct launcher *l, struct args *args);
 int op_sync(struct launcher *l, struct args *args);
 /* process.c */
+int keep_capabilities(uint64_t mask);
 int op_rlimit(struct launcher *l, struct args *args);
 int op_session(struct launcher *l, struct args *args);
 int op_console(struct launcher *l, struct args *args);

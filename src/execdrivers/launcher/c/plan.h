@@ -50,8 +50,8 @@ enum ed_op {
     ED_OP_EXEC,          /* init, candidates, args, env */
     ED_OP_CHANNEL,       /* no tool between: a socket of our own, "/" as the root, all other descriptors closed */
     ED_OP_UNMOUNT,       /* destination: the topmost mount there */
-    ED_OP_JOIN,          /* flags: a child goes on, in those namespaces of the process whose pidfd is descriptor 6;
-                            we end as it does */
+    ED_OP_JOIN,          /* flags, capabilities: a child goes on, in those namespaces of the process whose pidfd is
+                            descriptor 6, with these capabilities at the most; we end as it does */
     ED_OP_ADOPT,         /* args, env, count: run a tool, reap and report it and what it leaves behind; so many of
                             the descriptors from 6 on become the tool's from 3 on */
     ED_OP_STDIO,         /* take 0, 1, 2 from the caller, through the socket: no tool holds them open */

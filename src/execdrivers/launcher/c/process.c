@@ -72,12 +72,8 @@ int op_console(struct launcher *l, struct args *args)
     return result < 0 ? (int)result : 0;
 }
 
-int op_bounding(struct launcher *l, struct args *args)
+static int keep_bounding(uint64_t mask)
 {
-    (void)l;
-    uint64_t mask = arg_int(args);
-    if (args->bad)
-        return -EBADMSG;
     for (int cap = 0; cap < 64; cap++) {
         if (mask >> cap & 1)
             continue;
@@ -88,6 +84,28 @@ int op_bounding(struct launcher *l, struct args *args)
             return (int)result;
     }
     return 0;
+}
+
+int keep_capabilities(uint64_t mask)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    long result = keep_bounding(mask);
+    if (result >= 0)
+        result = sys2(__NR_capget, &header, data);
+    for (int i = 0; i < 2; i++) {
+        data[i].permitted &= (uint32_t)(mask >> 32 * i);
+        data[i].effective = data[i].permitted;
+        data[i].inheritable = 0;
+    }
+    return result < 0 ? (int)result : (int)sys2(__NR_capset, &header, data);
+}
+
+int op_bounding(struct launcher *l, struct args *args)
+{
+    (void)l;
+    uint64_t mask = arg_int(args);
+    return args->bad ? -EBADMSG : keep_bounding(mask);
 }
 
 int op_identity(struct launcher *l, struct args *args)

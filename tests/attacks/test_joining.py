@@ -1,0 +1,84 @@
+"""Processes of a container that lie in wait for one that joins it.
+
+CVE-2016-9962 (trace it while it still holds what is the host's), CVE-2016-8649 (the same of lxc-attach), CVE-2019-5736
+(overwrite the runtime through /proc/PID/exe; also by having the runtime execute itself, as "#!/proc/self/exe").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from execdrivers import DEVNULL, PIPE, ContainerSpec, Engine
+from execdrivers.defaults import CAPABILITIES, capability_mask
+from execdrivers.launcher import launch
+
+from .report import ATTACK, won
+
+pytestmark = pytest.mark.needs("root", "busybox")
+
+
+def watch(
+    engine: Engine, rootfs: Path, witness: Path, act: Callable[[Any], object], **options: Any
+) -> tuple[list[str], Mapping[str, str]]:
+    """What a watching container achieves while something is done to it, and its counts."""
+    spec = ContainerSpec.build([ATTACK, "watch", str(witness)], rootfs=rootfs, **options)
+    with engine.create(spec, driver="native", stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as container:
+        container.start()
+        assert container.stdout is not None
+        assert container.stdout.readline() == b"watching\n"
+        act(container)
+        lines = (container.communicate(timeout=60)[0] or b"").decode().splitlines()
+    counts = lines[-1].split()
+    return won(lines), dict(zip(counts[::2], counts[1::2], strict=True))
+
+
+def execute_often(container: Any) -> None:
+    for user in ("0", "65534") * 60:
+        assert container.exec(["true"], user=user, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL).wait(30).code == 0
+
+
+def image_digest() -> str:
+    """Of the launcher that all containers of this program are started with."""
+    with open(f"/proc/self/fd/{launch._launcher_image()}", "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+@pytest.mark.parametrize("init", [False, True])
+def test_nothing_of_the_hosts_comes_along(engine: Engine, hostile: Path, witness: Path, init: bool) -> None:
+    before = image_digest()
+    achieved, counts = watch(engine, hostile, witness, execute_often, init=init)
+    assert not achieved
+    assert int(counts["looks"]) > 120
+    assert image_digest() == before
+
+
+def test_a_tracer_gets_no_capability_of_the_hosts(engine: Engine, hostile: Path, witness: Path) -> None:
+    """With CAP_SYS_PTRACE the container may trace what joins it; then it must gain nothing by that."""
+    before = image_digest()
+    achieved, counts = watch(engine, hostile, witness, execute_often, capabilities={"add": ["SYS_PTRACE"]})
+    assert set(achieved) <= {"trace"}
+    own = capability_mask([*CAPABILITIES, "CAP_SYS_PTRACE"])
+    assert int(counts["capabilities"], 16) & ~own == 0
+    assert image_digest() == before
+
+
+def test_control_a_process_that_joins_by_hand_is_robbed(
+    engine: Engine, hostile: Path, witness: Path, naive: Path, tmp_path: Path
+) -> None:
+    runtime = shutil.copy(naive, tmp_path / "runtime")
+
+    def act(container: Any) -> None:
+        for _ in range(3):
+            subprocess.run([runtime, "join", str(container.pid), "/bin/true"], check=True)
+
+    achieved, counts = watch(engine, hostile, witness, act, capabilities={"add": ["SYS_PTRACE"]})
+    assert set(achieved) == {"a directory of the host's", "trace", "overwrite"}
+    assert Path(runtime).read_bytes().startswith(b"#!/owned")
+    assert int(counts["capabilities"], 16) >> 21 & 1  # CAP_SYS_ADMIN
