@@ -16,7 +16,7 @@ import pytest
 
 from execdrivers import Engine
 from execdrivers.launcher import Operation
-from execdrivers_native import driver
+from execdrivers_native import driver, start
 
 from .report import ATTACK
 
@@ -75,7 +75,7 @@ def attack(engine: Engine, hostile: Path) -> Callable[..., list[str]]:
 @pytest.fixture
 def alter(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Have the native driver execute another plan than the one it compiled, and act at its points ``sync``."""
-    compile, launch = driver.compile, driver.Launch
+    compile, launch = driver.compile, start.Launch
 
     def alter(
         change: Callable[[tuple[Operation, ...]], Iterable[Operation]],
@@ -89,7 +89,7 @@ def alter(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             return launch(*args, **{**options, "points": {**(options.get("points") or {}), **(points or {})}})
 
         monkeypatch.setattr(driver, "compile", altered)
-        monkeypatch.setattr(driver, "Launch", launched)
+        monkeypatch.setattr(start, "Launch", launched)
 
     return alter
 
