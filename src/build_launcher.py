@@ -20,7 +20,7 @@ from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "execdrivers" / "launcher" / "c"
-LAUNCHER = ["launcher.c", "mounts.c", "system.c", "process.c", "attributes.c", "landlock.c", "exec.c"]
+LAUNCHER = ["launcher.c", "mounts.c", "system.c", "process.c", "attributes.c", "landlock.c", "hooks.c", "exec.c"]
 
 WARNINGS = ["-Wall", "-Wextra", *(["-Werror"] if os.environ.get("EXECDRIVERS_WERROR") else [])]
 FREESTANDING = [
@@ -37,8 +37,7 @@ enum ed_op {
     ED_OP_IDENTITY, ED_OP_CAPABILITIES, ED_OP_NO_NEW_PRIVILEGES, ED_OP_UMASK, ED_OP_CHDIR, ED_OP_READY, ED_OP_EXEC,
     ED_OP_CHANNEL, ED_OP_UNMOUNT, ED_OP_JOIN, ED_OP_ADOPT, ED_OP_STDIO, ED_OP_SYNC,
     ED_OP_KEYRING, ED_OP_SCHEDULER, ED_OP_IO_PRIORITY, ED_OP_AFFINITY, ED_OP_PERSONALITY,
-    ED_OP_LANDLOCK,
-    ED_OP_ENTER, ED_OP_CLOCKS, ED_OP_ROOT_TREE, ED_OP_ATTACH,
+    ED_OP_LANDLOCK, ED_OP_HOOK, ED_OP_ENTER, ED_OP_CLOCKS, ED_OP_ROOT_TREE, ED_OP_ATTACH,
     ...
 };
 enum ed_kind { ED_READY, ED_STARTED, ED_EXITED, ED_FAILED, ED_GO, ED_CHANNEL, ED_REAPED, ED_SYNC, ED_ENTERED, ... };
@@ -46,7 +45,7 @@ struct ed_message { uint32_t kind; uint32_t step; int32_t error; char detail[244
 struct ed_child { int pid; int pidfd; };
 struct ed_spawn {
     const int *descriptors; int descriptor_count; uint64_t flags; int cgroup; int keep_capabilities;
-    const char *path; char *const *argv; char *const *envp;
+    const char *directory; const char *path; char *const *argv; char *const *envp;
 };
 enum { ED_PLAN_FD, ED_CONTROL_FD, ED_LAUNCHER_FD, ED_MAX_DESCRIPTORS, ... };
 #define ED_PLAN_MAGIC ...

@@ -17,6 +17,7 @@ from execdrivers.driver import Plan, Step
 from execdrivers.errors import SpecError
 from execdrivers.features import required
 from execdrivers.launcher import (
+    HookPoints,
     Operation,
     capability_sets,
     check_capabilities,
@@ -29,7 +30,7 @@ from execdrivers.launcher import (
 from execdrivers.launcher.ids import map_lines
 from execdrivers.launcher.operations import MAX_DESCRIPTORS, NAMESPACE_FLAGS
 from execdrivers.launcher.trees import Tree
-from execdrivers.spec import Mount
+from execdrivers.spec import Hooks, Mount
 from execdrivers_native import ids, namespaces, rootfs
 from execdrivers_native.host import Host
 from execdrivers_native.ids import IdMaps
@@ -48,6 +49,9 @@ _SHOWS = {"sysfs": ("network", "/sys"), "mqueue": ("ipc", "/dev/mqueue"), "proc"
 _FIRST_DESCRIPTOR = 6
 #: Points at which the launcher waits: in namespaces that it has joined; in its user namespace, for its mappings.
 ENTERED, MAPPED = "entered", "mapped"
+#: And for the hooks prestart and create_runtime.
+CREATE_HOOKS = "create-hooks"
+_NO_HOOKS = Hooks()
 #: Who runs when no rootfs is given and no user: nobody, as every distribution numbers it.
 _NOBODY = "65534:65534"
 
@@ -69,6 +73,7 @@ class NativePlan:
     confined: bool = False
     #: File below /proc/PID → what the caller writes there.
     outside: Mapping[str, str] = attrs.field(factory=dict)
+    hooks: HookPoints | None = None
 
     @property
     def clone_flags(self) -> int:
@@ -89,7 +94,14 @@ class NativePlan:
             steps.append(item.step())
             if item.name == "sync" and item.args == (MAPPED,):
                 steps.extend(self._mapped_steps())
-        return Plan(driver="native", steps=tuple(steps))
+            if item.name == "sync" and item.args == (CREATE_HOOKS,):
+                steps.extend(self._hook_steps("prestart", "create_runtime"))
+        return Plan(driver="native", steps=(*steps, *self._hook_steps("poststart", "poststop")))
+
+    def _hook_steps(self, *points: str) -> Iterator[Step]:
+        if self.hooks:
+            for point in points:
+                yield from self.hooks.steps(point)
 
     def _mapped_steps(self) -> Iterator[Step]:
         """What the caller does at that point."""
@@ -98,9 +110,12 @@ class NativePlan:
         yield from (Step("write-outside", {"file": name, "data": value}) for name, value in self.outside.items())
 
 
-def compile(spec: ContainerSpec, id: str, host: Host) -> NativePlan:
-    """The plan for a spec. Raises `SpecError` for what does not fit the rootfs or the host."""
-    return _Compiler(spec, id, host).compile()
+def compile(spec: ContainerSpec, id: str, host: Host, directory: str = "DIRECTORY") -> NativePlan:
+    """The plan for a spec. ``directory`` is the container's own, which hooks are told of as its bundle.
+
+    Raises `SpecError` for what does not fit the rootfs or the host.
+    """
+    return _Compiler(spec, id, host, directory).compile()
 
 
 def compile_exec(spec: ContainerSpec, id: str, host: Host, guarantees: Mapping[str, Any]) -> tuple[Operation, ...]:
@@ -165,10 +180,11 @@ def _available(host: Host, *, confined: bool) -> int:
 class _Compiler:
     """One compilation: what several parts of the plan need to know, and the parts in the order of the plan."""
 
-    def __init__(self, spec: ContainerSpec, id: str, host: Host) -> None:
+    def __init__(self, spec: ContainerSpec, id: str, host: Host, directory: str) -> None:
         self.spec = spec
         self.id = id
         self.host = host
+        self.hooks = HookPoints(spec.hooks, id, directory, spec.annotations) if spec.hooks != _NO_HOOKS else None
         self.rootless = not host.privileged
         namespaces.check(spec, host)
         self.joined = namespaces.joined(spec)
@@ -224,10 +240,13 @@ class _Compiler:
             *self._sysctls(),
             *self._root(),
             *self._file_systems(),
+            *self._create_hooks(),
             *self._hidden_paths(),
             operation("pivot"),
             *_process(self.spec, self.user, self.id, self.host, confined=self.confined, groups=self.groups),
         ]
+        if self.hooks:
+            operations[-1:-1] = self.hooks.inside("start_container")
         return NativePlan(
             cgroups=self.cgroups,
             namespaces=early,
@@ -238,6 +257,7 @@ class _Compiler:
             maps=self.maps,
             confined=self.confined,
             outside=self.outside,
+            hooks=self.hooks,
         )
 
     # --- who and where
@@ -422,6 +442,13 @@ class _Compiler:
     @staticmethod
     def _is_dev(mount: Mount) -> bool:
         return mount.destination == "/dev" and mount.type == "tmpfs"
+
+    def _create_hooks(self) -> Iterator[Operation]:
+        """Before paths are hidden and the root is made read-only, which hooks of this kind are there to add to."""
+        if self.hooks and (self.spec.hooks.prestart or self.spec.hooks.create_runtime):
+            yield operation("sync", CREATE_HOOKS)
+        if self.hooks:
+            yield from self.hooks.inside("create_container")
 
     def _hidden_paths(self) -> Iterator[Operation]:
         spec = self.spec

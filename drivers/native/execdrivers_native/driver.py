@@ -30,7 +30,7 @@ _ALWAYS = frozenset(
     namespace.host.network namespace.host.uts namespace.host.ipc namespace.host.cgroup namespace.host.time
     hostname domainname user cwd umask tty rlimits capabilities no-new-privileges oom-score-adj
     scheduler io-priority cpu-affinity personality annotations stop-signal
-    sysctl masked-paths readonly-paths network.none network.host init
+    sysctl masked-paths readonly-paths network.none network.host init hooks
     exec pids recover signal kill-all
     namespace.user user-mappings namespace.join
     """.split()
@@ -117,10 +117,13 @@ class NativeDriver(Driver):
         return compile(spec, id, self.host).plan()
 
     def create(self, request: CreateRequest) -> NativeHandle:
-        compiled = compile(request.spec, request.id, self.host)
+        compiled = compile(request.spec, request.id, self.host, request.directory)
+        hooks = compiled.hooks
         made: tuple[CgroupDir, ...] = ()
         start = None
         try:
+            if hooks:
+                hooks.write_bundle(request.spec)
             made = cgroups.create(compiled.cgroups)
             start = Start(compiled, made)
             handle = NativeHandle(
@@ -131,6 +134,8 @@ class NativeDriver(Driver):
                 cgroups_path=request.spec.cgroups_path,
                 guarantees=compiled.guarantees,
                 launch=start.launch,
+                hooks=hooks,
+                poststop=hooks.leave_poststop() if hooks else "",
             )
             start.spawn(request.stdio, handle.hold)
         except BaseException:
@@ -156,6 +161,7 @@ class NativeDriver(Driver):
             made=made,
             cgroups_path=state["cgroups_path"],
             guarantees=state["guarantees"],
+            poststop=state["poststop"],
         )
         handle.found(state["pid"], state["start_time"], fd)
         return handle

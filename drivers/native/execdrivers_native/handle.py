@@ -15,7 +15,7 @@ from execdrivers import cgroups, pidfd
 from execdrivers.cgroups import CgroupDir
 from execdrivers.driver import ExecRequest, Handle, ProcessHandle
 from execdrivers.exit import Exit
-from execdrivers.launcher import Launch, Started, join
+from execdrivers.launcher import HookPoints, Launch, Started, join, run_left_poststop
 from execdrivers_native.compile import compile_exec
 from execdrivers_native.host import Host
 
@@ -42,6 +42,8 @@ class NativeHandle(Handle):
         cgroups_path: str | None,
         guarantees: Mapping[str, Any],
         launch: Launch | None = None,
+        hooks: HookPoints | None = None,
+        poststop: str = "",
     ) -> None:
         self.pid: int | None = None
         self.exit_fd = -1
@@ -54,6 +56,9 @@ class NativeHandle(Handle):
         self._cgroups_path = cgroups_path
         self._guarantees = guarantees
         self._launch = launch
+        self._directory = directory
+        self._hooks = hooks
+        self._poststop = poststop
 
     def hold(self, child: Started) -> None:
         """Take hold of the first process, a child of ours, instead of the one that went before it and has ended."""
@@ -73,6 +78,8 @@ class NativeHandle(Handle):
     def start(self) -> None:
         assert self._launch is not None
         self._launch.go()
+        if self._hooks:
+            self._hooks.run_all("poststart", self.pid)
 
     def signal(self, number: signal.Signals) -> None:
         if self.exit_fd < 0:
@@ -112,6 +119,7 @@ class NativeHandle(Handle):
         self._made = ()
         self.pid = None
         self.close()
+        run_left_poststop(self._directory, self._poststop)
 
     def pids(self) -> Sequence[int]:
         made = self._cgroups()
@@ -169,6 +177,7 @@ class NativeHandle(Handle):
             "cgroups": [attrs.asdict(cgroup) for cgroup in self._made],
             "cgroups_path": self._cgroups_path,
             "guarantees": dict(self._guarantees),
+            "poststop": self._poststop,
         }
 
     def guarantees(self) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from execdrivers.launcher import Launch, Started, spawn_launcher
 from execdrivers.launcher.ids import open_user_namespace
 from execdrivers.launcher.trees import Tree
 from execdrivers_native import namespaces
-from execdrivers_native.compile import ENTERED, MAPPED, NativePlan
+from execdrivers_native.compile import CREATE_HOOKS, ENTERED, MAPPED, NativePlan
 
 if TYPE_CHECKING:
     from execdrivers.cgroups import CgroupDir
@@ -31,7 +31,8 @@ class Start:
         self._compiled = compiled
         self._made = made
         self._descriptors: list[int] = []
-        self.launch = Launch(compiled.operations, points={ENTERED: self._entered, MAPPED: self._mapped})
+        points = {ENTERED: self._entered, MAPPED: self._mapped, CREATE_HOOKS: self._create_hooks}
+        self.launch = Launch(compiled.operations, points=points)
         try:
             self._descriptors.extend(namespaces.open_all(compiled.joined))
             self._open_cgroup()
@@ -110,3 +111,10 @@ class Start:
             except OSError as error:
                 message = f"write-outside: cannot write {data!r} to {path}: {error.strerror}"
                 raise LaunchError(message, step="write-outside", path=path, errno=error.errno or 0) from error
+
+    def _create_hooks(self) -> None:
+        """Root and mounts are made, in the container's namespaces; the host's tree is still there."""
+        hooks = self._compiled.hooks
+        assert hooks is not None
+        for point in ("prestart", "create_runtime"):
+            hooks.run(point, self.launch.pid)

@@ -9,7 +9,7 @@ is given. A driver uses it as the first process of its containers, and so gets, 
 - a terminal, a reaping init that tells how the command really ended, and reapers of what tools leave behind.
 
 operations.py has the vocabulary, filesystems.py the mounts of a spec, process.py what concerns the process itself,
-landlock.py an extra layer on it,
+landlock.py an extra layer on it, hooks.py OCI's hooks,
 launch.py the starting of a launcher and the talking with it, failures.py what it says went wrong, joined.py a launcher
 for one more process, reaper.py one that cares for what a tool leaves behind, tool.py the
 calling of tools, c/ the program and the caller's C.
@@ -17,6 +17,7 @@ calling of tools, c/ the program and the caller's C.
 
 from __future__ import annotations
 
+from execdrivers.launcher.hooks import HookPoints, run_left_poststop
 from execdrivers.launcher.joined import join
 from execdrivers.launcher.landlock import landlock_features, landlock_guarantee
 from execdrivers.launcher.launch import LAUNCHER_PATH, Launch, Started, spawn, spawn_launcher
@@ -35,6 +36,7 @@ from execdrivers.launcher.tool import ToolError, call, ending
 
 __all__ = [
     "LAUNCHER_PATH",
+    "HookPoints",
     "Launch",
     "Operation",
     "Reaper",
@@ -54,6 +56,7 @@ __all__ = [
     "landlock_guarantee",
     "operation",
     "process_operations",
+    "run_left_poststop",
     "spawn",
     "spawn_launcher",
     "sweep",

@@ -8,7 +8,7 @@ import os
 from execdrivers.errors import CommandNotExecutable, CommandNotFound, LaunchError
 from execdrivers.launcher.operations import Operation
 
-__all__ = ["clone_error", "failed", "step_error"]
+__all__ = ["clone_error", "failed", "hook_error", "step_error"]
 
 
 def failed(step: str, path: str, number: int, detail: str = "", remedy: str = "") -> LaunchError:
@@ -34,6 +34,8 @@ def step_error(step: Operation | None, number: int, detail: str) -> LaunchError:
         return failed("plan", "", number, detail)
     if step.name == "exec":
         return _exec_error(step, number, detail)
+    if step.name == "hook":
+        return _failed_hook(step, number, detail)
     shown = step.step()
     path = str(shown.args.get("destination") or shown.args.get("path") or "")
     if detail == "source":
@@ -73,6 +75,29 @@ _GENERAL = {
     errno.ENOSPC: "the file system is full, or the limit on mounts (fs.mount-max) is reached",
     errno.EPERM: "the caller lacks the privilege for this",
 }
+
+
+def hook_error(point: str, path: str, problem: str, number: int = 0) -> LaunchError:
+    """A hook of the spec that was not to be run, or that failed."""
+    root = "in the container" if point == "start_container" else "of the host"
+    remedy = {
+        0: "it is given the container's state on its input: run it by hand with that",
+        errno.ENOENT: f"the path is one {root}",
+        errno.EACCES: "chmod +x it",
+        errno.ETIMEDOUT: "raise the hook's timeout",
+    }.get(number, "")
+    step = f"hooks.{point}"
+    return LaunchError(f"{step}: {path} {problem}", step=step, path=path, errno=number, remedy=remedy)
+
+
+def _failed_hook(step: Operation, number: int, detail: str) -> LaunchError:
+    """One that the launcher runs (c/hooks.c)."""
+    point, path, timeout = step.args[0], step.args[1], step.args[5]
+    if number == errno.EREMOTEIO:
+        return hook_error(point, path, detail)
+    if number == errno.ETIMEDOUT:
+        return hook_error(point, path, f"did not end within {timeout} seconds and was killed", number)
+    return hook_error(point, path, f"cannot be executed: {os.strerror(number)}", number)
 
 
 def _exec_error(step: Operation, number: int, detail: str) -> LaunchError:

@@ -203,12 +203,19 @@ def spawn_launcher(
 
 
 def spawn(
-    argv: Sequence[str], stdio: Stdio, descriptors: Sequence[int] = (), *, env: Mapping[str, str], cgroup: int = -1
+    argv: Sequence[str],
+    stdio: Stdio,
+    descriptors: Sequence[int] = (),
+    *,
+    env: Mapping[str, str],
+    cgroup: int = -1,
+    path: str = "",
+    directory: str = "",
 ) -> Started:
-    """Start a tool: ``argv[0]`` is an absolute path. It leads a session of its own and has no descriptors but ``stdio``
-    as 0, 1, 2 (null where negative) and ``descriptors`` from 3 on; ``cgroup`` is one of v2 to be born in.
-    Raises `LaunchError`."""
-    return _spawn(argv[0], argv, stdio, descriptors, env, cgroup=cgroup)
+    """Start a tool: ``path``, or ``argv[0]``, is absolute. It leads a session of its own and has no descriptors but
+    ``stdio`` as 0, 1, 2 (null where negative) and ``descriptors`` from 3 on; ``cgroup`` is one of v2 to be born in,
+    ``directory`` its working directory. Raises `LaunchError`."""
+    return _spawn(path or argv[0], argv, stdio, descriptors, env, cgroup=cgroup, directory=directory)
 
 
 def _spawn(
@@ -220,6 +227,7 @@ def _spawn(
     flags: int = 0,
     cgroup: int = -1,
     keep_capabilities: bool = False,
+    directory: str = "",
 ) -> Started:
     given = (stdio.stdin, stdio.stdout, stdio.stderr)
     # Where a terminal will take their place there are none yet.
@@ -229,6 +237,7 @@ def _spawn(
     variables = [ffi.new("char[]", os.fsencode(f"{key}={value}")) for key, value in env.items()]
     keep = (
         ffi.new("int[]", fds),
+        ffi.new("char[]", os.fsencode(directory)) if directory else ffi.NULL,
         ffi.new("char[]", os.fsencode(path)) if path else ffi.NULL,
         ffi.new("char *[]", [*texts, ffi.NULL]),
         ffi.new("char *[]", [*variables, ffi.NULL]),

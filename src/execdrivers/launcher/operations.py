@@ -233,6 +233,7 @@ _SCHEMA: dict[str, tuple[int, str]] = {
     "io_priority": (lib.ED_OP_IO_PRIORITY, "class:io_class priority:int"),
     "affinity": (lib.ED_OP_AFFINITY, "processors:cpus"),
     "personality": (lib.ED_OP_PERSONALITY, "domain:personality"),
+    "hook": (lib.ED_OP_HOOK, "point:str path:str args:strs env:strs directory:str timeout:int state:str"),
     "sync": (lib.ED_OP_SYNC, "point:str"),
     "landlock": (
         lib.ED_OP_LANDLOCK,
@@ -253,7 +254,7 @@ _ENCODERS = {
 
 def _encode_operation(item: Operation) -> bytes:
     # Most operations of most plans are the same; what carries the caller's data is not worth keeping.
-    return _encode_anew(item) if item.name in ("exec", "write", "adopt") else _encode_cached(item)
+    return _encode_anew(item) if item.name in ("exec", "write", "adopt", "hook") else _encode_cached(item)
 
 
 def _encode_anew(item: Operation) -> bytes:

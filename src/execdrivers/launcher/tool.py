@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import select
 import signal
@@ -20,34 +22,51 @@ _LIMIT = 64 * 1024
 
 
 class ToolError(Exception):
-    """A tool could not be run, failed, or did not end in time; the text says it, without the tool's name."""
+    """A tool could not be run, failed, or did not end in time; the text says it, without the tool's name.
+
+    ``errno``: why it could not be run; ETIMEDOUT; 0 when it ran and failed.
+    """
+
+    def __init__(self, text: str, errno: int = 0) -> None:
+        super().__init__(text)
+        self.errno = errno
 
 
-def call(argv: Sequence[str], timeout: float, *, env: Mapping[str, str], cgroup: int = -1) -> str:
-    """Run ``argv`` (absolute path first) and wait, ``timeout`` seconds at the most; what it prints on both streams.
+def call(
+    argv: Sequence[str],
+    timeout: float | None,
+    *,
+    env: Mapping[str, str],
+    cgroup: int = -1,
+    stdin: int = -1,
+    path: str = "",
+    directory: str = "",
+) -> str:
+    """Run a tool and wait, ``timeout`` seconds at the most; what it prints on both streams.
 
-    ``cgroup`` is a descriptor of one of v2 to run it in. Raises `ToolError`; nothing of it runs any more then.
+    ``argv[0]`` is its absolute path unless ``path`` is; ``cgroup`` is a descriptor of one of v2 to run it in,
+    ``directory`` its working directory. Raises `ToolError`; nothing of it runs any more then.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     child, data, ended, status = None, b"", False, None
     try:
-        child = spawn(argv, Stdio(-1, writer, writer), env=env, cgroup=cgroup)
+        child = spawn(argv, Stdio(stdin, writer, writer), env=env, cgroup=cgroup, path=path, directory=directory)
         os.close(writer)
         writer = -1
         data, ended = _listen(child.pidfd, reader, timeout)
     except LaunchError as error:
-        raise ToolError(f"cannot be executed: {error.strerror}") from None
+        raise ToolError(f"cannot be executed: {error.strerror}", error.errno or 0) from None
     finally:
         if child is not None:
             if not ended:
-                os.killpg(child.pid, signal.SIGKILL)  # it leads a session, and is not reaped yet
+                _kill(child.pid)
                 pidfd.wait(child.pidfd)
             status = pidfd.wait_status(child.pidfd)
             os.close(child.pidfd)
         for fd in filter(lambda fd: fd >= 0, (reader, writer)):
             os.close(fd)
     if not ended:
-        raise ToolError(f"did not end within {timeout:g} seconds and was killed")
+        raise ToolError(f"did not end within {timeout:g} seconds and was killed", errno.ETIMEDOUT)
     text = data.decode(errors="replace").strip()
     if status:
         raise ToolError(": ".join(filter(None, (ending(status), text[-500:]))))
@@ -65,17 +84,46 @@ def ending(status: int) -> str:
         return f"was killed by signal {-number}"
 
 
-def _listen(process: int, reader: int, timeout: float) -> tuple[bytes, bool]:
+def _kill(leader: int) -> None:
+    """Kill a tool that is not reaped yet: the session that it leads, and its descendants that have left that."""
+    held: dict[int, int] = {}
+    pending = [leader]
+    while pending:
+        above = pending.pop()
+        for pid in _children(above):
+            with contextlib.suppress(OSError):
+                if pid not in held:
+                    held[pid] = pidfd.open(pid)
+                    pending.append(pid)
+    os.killpg(leader, signal.SIGKILL)
+    for fd in held.values():
+        with contextlib.suppress(ProcessLookupError):
+            pidfd.send_signal(fd, signal.SIGKILL)
+        os.close(fd)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            return [int(child) for child in file.read().split()]
+    except OSError:
+        return []
+
+
+def _listen(process: int, reader: int, timeout: float | None) -> tuple[bytes, bool]:
     """What comes out until the process ends, and whether it does in time."""
-    deadline = time.monotonic() + timeout
+    deadline = None if timeout is None else time.monotonic() + timeout
     poll = select.poll()
     for fd in (process, reader):
         poll.register(fd, select.POLLIN)
     data = b""
-    while events := poll.poll(max(0.0, 1000 * (deadline - time.monotonic()))):
-        if all(fd == process for fd, _ in events):
-            return data, True
-        data += (chunk := os.read(reader, _LIMIT))
-        if not chunk or len(data) >= _LIMIT:
-            poll.unregister(reader)  # closed, or one that floods, which may wait until its time is up
+    while events := poll.poll(None if deadline is None else max(0.0, 1000 * (deadline - time.monotonic()))):
+        ready = [fd for fd, _ in events]
+        if reader in ready:
+            chunk = os.read(reader, _LIMIT)
+            data += chunk[: _LIMIT - len(data)]
+            if not chunk:
+                poll.unregister(reader)
+        if process in ready:
+            return data, True  # what it has left behind may say what it likes
     return data, False

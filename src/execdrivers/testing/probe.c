@@ -995,6 +995,13 @@ static int c_exec(int argc, char **argv) {
     return 1;
 }
 
+/* What the following commands print goes to the end of a file. */
+static int c_to(int argc, char **argv) {
+    (void)argc;
+    fflush(NULL);
+    return freopen(argv[1], "a", stdout) ? 0 : 1;
+}
+
 static int c_stat(int argc, char **argv) {
     (void)argc;
     comma = 0;
@@ -1019,7 +1026,7 @@ static const struct attempt COMMANDS[] = {
     {"swallow", 0, c_swallow}, {"emit", 1, c_emit},   {"catch", 1, c_catch},       {"ignore", 1, c_ignore},
     {"spread", 1, c_spread}, {"eat", 1, c_eat},       {"feed", 1, c_feed},         {"burn", 1, c_burn},
     {"tick", 0, c_tick},     {"resize", 0, c_resize}, {"serve", 1, c_serve},       {"run", 1, c_exec},
-    {"stat", 1, c_stat},     {"list", 1, c_list},     {"block", 0, c_block},
+    {"stat", 1, c_stat},     {"list", 1, c_list},     {"block", 0, c_block}, {"to", 1, c_to},
 };
 
 static int command(int argc, char **argv) {

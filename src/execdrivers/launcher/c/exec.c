@@ -13,7 +13,7 @@
 #include "signals.h"
 
 /* A list of strings as execve wants it. The strings stay where they are, in the mapped plan. */
-static const char **string_list(struct args *args)
+const char **string_list(struct args *args)
 {
     uint32_t count = arg_count(args);
     size_t size = ((size_t)count + 1) * sizeof(char *);
@@ -29,7 +29,7 @@ static const char **string_list(struct args *args)
 }
 
 /* A caller that ignores SIGCHLD has handed that down: then the kernel reaps, and tells nobody. */
-static void hear_of_children(void)
+void hear_of_children(void)
 {
     struct kernel_sigaction action = {0};
     sys4(__NR_rt_sigaction, SIGCHLD, &action, NULL, SIGSET_SIZE);

@@ -17,6 +17,24 @@ size_t text_length(const char *text)
     return n;
 }
 
+/* Both: to the end of a text that has the space for it; its length then. */
+size_t append_text(char *to, const char *text)
+{
+    size_t at = text_length(to), n = text_length(text);
+    memcpy(to + at, text, n + 1);
+    return at + n;
+}
+
+size_t append_number(char *to, uint64_t number)
+{
+    char digits[21] = "";
+    size_t at = sizeof digits - 1;
+    do
+        digits[--at] = (char)('0' + number % 10);
+    while (number /= 10);
+    return append_text(to, digits + at);
+}
+
 static uint32_t arg_u32(struct args *args)
 {
     uint32_t value = 0;
@@ -189,6 +207,7 @@ static operation *const operations[] = {
     [ED_OP_IO_PRIORITY] = op_io_priority,
     [ED_OP_AFFINITY] = op_affinity,
     [ED_OP_PERSONALITY] = op_personality,
+    [ED_OP_HOOK] = op_hook,
     [ED_OP_SYNC] = op_sync,
     [ED_OP_LANDLOCK] = op_landlock,
     [ED_OP_ENTER] = op_enter,

@@ -35,6 +35,8 @@ const char *arg_str(struct args *args, uint32_t *length);
 uint32_t arg_count(struct args *args);
 
 size_t text_length(const char *text);
+size_t append_text(char *to, const char *text);
+size_t append_number(char *to, uint64_t number);
 void note(struct launcher *l, const char *text);
 void send_message(struct launcher *l, uint32_t kind, int error, int fd);
 int await_go(void);
@@ -86,8 +88,12 @@ int op_affinity(struct launcher *l, struct args *args);
 int op_personality(struct launcher *l, struct args *args);
 /* landlock.c */
 int op_landlock(struct launcher *l, struct args *args);
+/* hooks.c */
+int op_hook(struct launcher *l, struct args *args);
 /* exec.c */
 void own_null_device(void);
+const char **string_list(struct args *args);
+void hear_of_children(void);
 int op_exec(struct launcher *l, struct args *args);
 int op_enter(struct launcher *l, struct args *args);
 int op_join(struct launcher *l, struct args *args);

@@ -119,7 +119,10 @@ __attribute__((noreturn, noinline)) static void child_main(struct launch *launch
     if (result >= 0 && how->path) {
         sys0(__NR_setsid);
         default_signals();
-        result = sys3(__NR_execve, how->path, how->argv, how->envp);
+        if (how->directory)
+            result = sys1(__NR_chdir, how->directory);
+        if (result >= 0)
+            result = sys3(__NR_execve, how->path, how->argv, how->envp);
     } else if (result >= 0)
         result = sys5(__NR_execveat, ED_LAUNCHER_FD, "", how->argv, how->envp, AT_EMPTY_PATH);
     launch->error = (int)-result;

@@ -1,0 +1,165 @@
+/* A hook of the spec that runs in the container, with the state of the container on its input. */
+#include "launcher.h"
+
+#include <asm/poll.h>
+#include <asm/signal.h>
+#include <linux/errno.h>
+#include <linux/fcntl.h>
+#include <linux/memfd.h>
+#include <linux/sched.h>
+#include <linux/time.h>
+#include <linux/wait.h>
+
+#include "signals.h"
+
+struct hook {
+    const char *path, **argv, **envp, *directory;
+    uint64_t timeout; /* seconds; 0: none */
+    int input, output;
+    long pid;
+    int pidfd;
+};
+
+/* The state as a file that is read from its beginning. The pid is told last: only here is it known as it is here. */
+static int state_file(const char *state, uint32_t length)
+{
+    char end[24] = "";
+    size_t size = append_number(end, (uint64_t)sys0(__NR_getpid));
+    end[size++] = '}';
+    int fd = (int)sys2(__NR_memfd_create, "state", MFD_CLOEXEC);
+    if (fd < 0)
+        return fd;
+    long n = sys3(__NR_write, fd, state, length);
+    if (n == (long)length)
+        n = sys3(__NR_write, fd, end, size);
+    if (n > 0)
+        n = sys3(__NR_lseek, fd, 0, 0 /* SEEK_SET */);
+    if (n >= 0)
+        return fd;
+    sys1(__NR_close, fd);
+    return (int)n;
+}
+
+static int start(struct hook *hook)
+{
+    volatile int failure = 0; /* CLONE_VFORK: we sleep until the child has executed or left */
+    int pidfd = -1;
+    /* Not clone3, whose flags a filter cannot see, so that Docker's has it fail. */
+    hook->pid = sys5(__NR_clone, CLONE_VFORK | CLONE_VM | CLONE_PIDFD | SIGCHLD, 0, &pidfd, 0, 0);
+    if (hook->pid == 0) {
+        long result = sys0(__NR_setsid);
+        for (int fd = 0; fd <= 2 && result >= 0; fd++)
+            result = sys3(__NR_dup3, fd ? hook->output : hook->input, fd, 0);
+        sys3(__NR_close_range, 3, ~0U, 0);
+        if (result >= 0)
+            result = sys1(__NR_chdir, hook->directory);
+        default_signals();
+        if (result >= 0)
+            result = sys3(__NR_execve, hook->path, hook->argv, hook->envp);
+        failure = (int)result;
+        for (;;)
+            sys1(__NR_exit_group, 127);
+    }
+    if (hook->pid < 0)
+        return (int)hook->pid;
+    hook->pidfd = pidfd;
+    if (!failure)
+        return 0;
+    sys4(__NR_wait4, hook->pid, NULL, __WALL, NULL);
+    return failure;
+}
+
+static uint64_t milliseconds_now(void)
+{
+    struct __kernel_timespec now = {0};
+    sys2(__NR_clock_gettime, CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* Until the hook has ended; keep the beginning of what it says. 0, -ETIMEDOUT, or -ECANCELED when the caller is gone:
+ * then there is nobody to run for. */
+static int await_end(const struct hook *hook, char *text, size_t space)
+{
+    uint64_t deadline = hook->timeout ? milliseconds_now() + hook->timeout * 1000 : 0;
+    struct pollfd polled[] = {{.fd = hook->pidfd, .events = POLLIN},
+                              {.fd = ED_CONTROL_FD},
+                              {.fd = hook->output, .events = POLLIN}};
+    size_t said = 0;
+    for (;;) {
+        uint64_t now = hook->timeout ? milliseconds_now() : 0;
+        if (now > deadline)
+            return -ETIMEDOUT;
+        struct __kernel_timespec left = {.tv_sec = (int64_t)(deadline - now) / 1000,
+                                         .tv_nsec = (int64_t)((deadline - now) % 1000 * 1000000)};
+        long ready = sys5(__NR_ppoll, polled, 3, hook->timeout ? &left : NULL, NULL, 0);
+        if (ready == -EINTR)
+            continue;
+        if (ready < 0)
+            return (int)ready;
+        if (polled[2].revents & POLLIN) {
+            char scrap[4096];
+            int keep = said < space - 1;
+            long n = sys3(__NR_read, hook->output, keep ? text + said : scrap, keep ? space - 1 - said : sizeof scrap);
+            said += keep && n > 0 ? (size_t)n : 0;
+            text[said] = 0;
+        } else if (polled[2].revents)
+            polled[2].fd = -1; /* it has closed its output */
+        if (polled[0].revents)
+            return 0;
+        if (polled[1].revents)
+            return -ECANCELED;
+    }
+}
+
+static int run(struct launcher *l, struct hook *hook)
+{
+    char said[160] = "", text[sizeof l->detail] = "";
+    int status = 0, result = await_end(hook, said, sizeof said);
+    if (result < 0)
+        sys2(__NR_kill, -hook->pid, SIGKILL); /* it leads a session; what left that ends with the container */
+    while (sys4(__NR_wait4, hook->pid, &status, __WALL, NULL) == -EINTR)
+        ;
+    if (result < 0 || !status)
+        return result;
+    int number = status & 0x7f;
+    append_text(text, number ? "was killed by signal " : "exited with ");
+    append_number(text, (uint64_t)(number ? number : status >> 8 & 0xff));
+    if (*said)
+        append_text(text, ": ");
+    append_text(text, said);
+    note(l, text);
+    return -EREMOTEIO;
+}
+
+int op_hook(struct launcher *l, struct args *args)
+{
+    struct hook hook = {.pidfd = -1};
+    int output[2];
+    uint32_t length;
+    arg_str(args, NULL); /* the point's name is for the caller, which has the plan too */
+    hook.path = arg_str(args, NULL);
+    hook.argv = string_list(args);
+    hook.envp = string_list(args);
+    hook.directory = arg_str(args, NULL);
+    hook.timeout = arg_int(args);
+    const char *state = arg_str(args, &length);
+    if (args->bad || !hook.argv || !hook.envp)
+        return -EBADMSG;
+    scoped_fd input = state_file(state, length);
+    if (input < 0)
+        return input;
+    long result = sys2(__NR_pipe2, output, O_CLOEXEC);
+    if (result < 0)
+        return (int)result;
+    hook.input = input;
+    hook.output = output[1];
+    hear_of_children();
+    result = start(&hook);
+    close_fd(&output[1]);
+    hook.output = output[0];
+    if (result >= 0)
+        result = run(l, &hook);
+    close_fd(&output[0]);
+    close_fd(&hook.pidfd);
+    return (int)result;
+}
