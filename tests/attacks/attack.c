@@ -67,6 +67,17 @@ static void cmd_read(char **argv)
     }
 }
 
+/* What this process may, as the kernel sees it. */
+static void cmd_capabilities(char **argv)
+{
+    (void)argv;
+    char line[256];
+    FILE *file = fopen("/proc/self/status", "re");
+    while (file && fgets(line, sizeof line, file))
+        if (strncmp(line, "Cap", 3) == 0)
+            fputs(line, stdout);
+}
+
 /* Exchange two names for ever: the other half of a race. */
 static void cmd_swap(char **argv)
 {
@@ -88,10 +99,11 @@ static void cmd_node(char **argv)
             tell(places[i], 0);
             continue;
         }
-        /* As runc's devices cgroup could be left: try to be rid of nodev, too. */
+        /* Where the mount does not let devices be opened, try to change that. */
         mount(NULL, places[i], NULL, MS_REMOUNT | MS_BIND, NULL);
         int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-        tell(places[i], fd >= 0 && (pread(fd, &byte, 1, 0) >= 0 || errno != EPERM));
+        tell(places[i], fd >= 0);
+        close(fd);
         unlink(path);
     }
 }
@@ -146,6 +158,12 @@ static void try_directory(const char *pid, const char *what, const char *witness
     if (leads_out(fd, witness))
         tell("a directory of the host's", 1);
     close(fd);
+}
+
+/* Where we are: CVE-2024-21626. */
+static void cmd_reach(char **argv)
+{
+    tell("the host from here", leads_out(AT_FDCWD, argv[0]));
 }
 
 static void look_at_capabilities(const char *pid)
@@ -422,8 +440,10 @@ static const struct {
     {"write", cmd_write, 2},
     {"read", cmd_read, 1},
     {"swap", cmd_swap, 2},
+    {"capabilities", cmd_capabilities, 0},
     {"node", cmd_node, 3},
     {"shocker", cmd_shocker, 2},
+    {"reach", cmd_reach, 1},
     {"watch", cmd_watch, 1},
     {"scan", cmd_scan, 1},
     {"userns", cmd_userns, 0},

@@ -74,19 +74,22 @@ def attack(engine: Engine, hostile: Path) -> Callable[..., list[str]]:
 
 @pytest.fixture
 def alter(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Have the native driver execute another plan than the one it compiled, and act at its points ``sync``."""
+    """Have the native driver execute another plan than the one it compiled, and act at its points ``sync``
+    (called with the launcher's pid)."""
     compile, launch = driver.compile, start.Launch
 
     def alter(
         change: Callable[[tuple[Operation, ...]], Iterable[Operation]],
-        points: Mapping[str, Callable[[], object]] | None = None,
+        points: Mapping[str, Callable[[int], object]] | None = None,
     ) -> None:
         def altered(*args: Any) -> Any:
             plan = compile(*args)
             return attrs.evolve(plan, operations=tuple(change(plan.operations)))
 
         def launched(*args: Any, **options: Any) -> Any:
-            return launch(*args, **{**options, "points": {**(options.get("points") or {}), **(points or {})}})
+            own = {name: lambda act=act: act(made.pid) for name, act in (points or {}).items()}
+            made = launch(*args, **{**options, "points": {**(options.get("points") or {}), **own}})
+            return made
 
         monkeypatch.setattr(driver, "compile", altered)
         monkeypatch.setattr(start, "Launch", launched)

@@ -32,7 +32,9 @@ def exchange(one: Path, other: Path) -> None:
         raise OSError(ctypes.get_errno(), f"exchange {one} and {other}")
 
 
-def at_each_step(alter: Alter, first: str, act: Callable[[], object], undo: Callable[[], object]) -> Iterator[str]:
+def at_each_step(
+    alter: Alter, first: str, act: Callable[[int], object], undo: Callable[[int], object]
+) -> Iterator[str]:
     """Have the next launch stopped before one operation, the next time before the next one, and so on, from the first
     mount at ``first`` to the pivot: ``act`` there, and ``undo`` just before the pivot."""
     before = {"at": 0, "steps": 1}
@@ -69,7 +71,7 @@ def run(engine: Engine, rootfs: Path, *command: str, **options: object) -> list[
 
 @pytest.mark.parametrize(("victim", "decoy"), [("proc", "run"), ("sys", "run"), ("dev", "run"), ("dev", "proc")])
 def test_masks_land_in_the_mount_itself(engine: Engine, alter: Alter, hostile: Path, victim: str, decoy: str) -> None:
-    def swap() -> None:
+    def swap(_: int) -> None:
         exchange(hostile / victim, hostile / decoy)
 
     started = 0
