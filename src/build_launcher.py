@@ -58,6 +58,8 @@ int ed_spawn(const struct ed_spawn *how, struct ed_child *child);
 int ed_receive(int control, struct ed_message *message, int *fd, int *pid);
 int ed_send_stdio(int control, const int *fds);
 int ed_go(int control);
+int ed_device_program_load(const void *instructions, uint32_t count);
+int ed_device_program_attach(int cgroup, int program);
 int ed_landlock_abi(void);
 int ed_open_tree(const char *path, int recursive);
 int ed_set_attributes(int tree, int recursive, uint64_t set, uint64_t clear, uint64_t propagation, int user_namespace);
@@ -81,7 +83,7 @@ def make_builder() -> FFI:
     builder.cdef(CDEF)
     builder.set_source(
         "execdrivers.launcher._launcher",
-        '#include "spawn.c"\n#include "trees.c"\n'
+        '#include "spawn.c"\n#include "trees.c"\n#include "devices.c"\n'
         f"static const unsigned char ed_launcher_image[] = {{{','.join(map(str, image))}}};\n"
         "static const size_t ed_launcher_size = sizeof ed_launcher_image;\n",
         depends=sorted(map(str, SOURCES.iterdir())),

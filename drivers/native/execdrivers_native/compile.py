@@ -7,12 +7,14 @@ file system can tell (does the rootfs exist, who is "www-data") is asked of root
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from execdrivers import cgroups, defaults
+from execdrivers.cgroups import devices
+from execdrivers.cgroups.devices import Rule
 from execdrivers.driver import Plan, Step
 from execdrivers.errors import SpecError
 from execdrivers.features import required
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from execdrivers.spec import ContainerSpec, IdMapping, Resources
     from execdrivers.users import User
 
-__all__ = ["NativePlan", "compile", "compile_exec"]
+__all__ = ["NativePlan", "compile", "compile_exec", "exec_device_rules"]
 
 #: Order in which namespaces are listed; "time" and "user" are not made unless asked for or needed.
 _DEFAULT_NAMESPACES = ("pid", "mount", "uts", "ipc", "network", "cgroup")
@@ -151,6 +153,19 @@ def _become(identity: tuple[int, int] | None, *, groups: bool) -> Iterator[Opera
         yield operation("identity", *identity, int(groups), ())
 
 
+def exec_device_rules(spec: ContainerSpec, host: Host, own: Sequence[str]) -> tuple[Rule, ...]:
+    """The rules that the container needs before a process joins it that may mount, if no other of it may so far.
+
+    ``own`` are the container's capabilities; of mounts ``nodev`` alone it could rid itself.
+    """
+    asked = capability_sets(spec.capabilities, root=True).bounding
+    if "CAP_SYS_ADMIN" not in asked or "CAP_SYS_ADMIN" in own or not host.privileged:
+        return ()
+    if spec.resources.devices == () or cgroups.device_rules_problem(host.cgroups):
+        return ()
+    return devices.rules(spec.resources.devices, devices.nodes(spec.devices))
+
+
 def _oom_score(spec: ContainerSpec) -> Iterator[Operation]:
     if spec.oom_score_adj is not None:
         yield operation("write", "/proc/self/oom_score_adj", str(spec.oom_score_adj))
@@ -208,11 +223,13 @@ class _Compiler:
         self.outside = {} if adjust is None else {"oom_score_adj": str(adjust)}
         self.mounts = self._mounts()
         cgroups.check(spec.resources, host.cgroups)
+        self.devices = self._device_rules()
         self.cgroups = cgroups.plan(
             self._limits(),
             id,
             host.cgroups,
             path=spec.cgroups_path,
+            devices=self.devices,
             track="pid" not in self.namespaces,
             show=any(mount.type == "cgroup" for mount in self.mounts),
         )
@@ -226,11 +243,15 @@ class _Compiler:
         moves = any(cgroup.version == 1 for cgroup in self.cgroups)
         late = tuple(name for name in self.namespaces if name == "time" or (name == "cgroup" and moves))
         early = tuple(name for name in self.namespaces if name not in late)
+        # Device lists would keep us from making nodes, which in a user namespace none can anyway.
+        lists = [c for c in self.cgroups if c.version == 1 and "devices" in c.controllers and not self.confined]
+        rooted = ("cgroup",) if lists and "cgroup" in late else ()
+        soon = tuple(name for name in late if name not in rooted)
         operations = [
             *self._enter(early),
             *self._identity_maps(),
-            *self._join_cgroups(),
-            *([operation("unshare", late)] if late else []),
+            *self._join_cgroups([cgroup for cgroup in self.cgroups if cgroup not in lists]),
+            *([operation("unshare", soon)] if soon else []),
             *self._clocks(),
             *([] if self.outside else _oom_score(self.spec)),
             *self._root_of_namespace(),
@@ -242,6 +263,8 @@ class _Compiler:
             *self._file_systems(),
             *self._create_hooks(),
             *self._hidden_paths(),
+            *self._join_cgroups(lists),
+            *([operation("unshare", rooted)] if rooted else []),
             operation("pivot"),
             *_process(self.spec, self.user, self.id, self.host, confined=self.confined, groups=self.groups),
         ]
@@ -278,6 +301,19 @@ class _Compiler:
         limited = any(feature.startswith("cgroup.") for feature in required(self.spec))
         return self.spec.resources if limited or not self.rootless else None
 
+    def _device_rules(self) -> tuple[Rule, ...]:
+        """Rules that something asks for, or those by default where the attribute ``nodev`` is not all there is to say.
+
+        It is not for a container that may remount, and where /dev is the host's.
+        """
+        spec = self.spec
+        rules = devices.rules(spec.resources.devices, devices.nodes(spec.devices))
+        if "cgroup.devices" in required(spec):
+            return rules
+        opens = not self.nodev or any(mount.destination == "/dev" and mount.type == "bind" for mount in self.mounts)
+        needed = opens and spec.resources.devices != () and not self.rootless
+        return rules if needed and cgroups.device_rules_problem(self.host.cgroups) is None else ()
+
     def _enter(self, new: tuple[str, ...]) -> Iterator[Operation]:
         if self.joined:
             unified = any(cgroup.version == 2 for cgroup in self.cgroups)
@@ -305,8 +341,9 @@ class _Compiler:
             identity = self.maps.root(self.user, self.host) if self.maps else (0, 0)
             yield from _become(identity, groups=self.groups)
 
-    def _join_cgroups(self) -> Iterator[Operation]:
-        for cgroup in self.cgroups:
+    @staticmethod
+    def _join_cgroups(joined: Sequence[cgroups.CgroupDir]) -> Iterator[Operation]:
+        for cgroup in joined:
             if cgroup.version == 1:
                 yield operation("write", f"{cgroup.path}/tasks", "0")
 
@@ -474,5 +511,6 @@ class _Compiler:
             "seccomp": None,
             "apparmor": None,
             "landlock": landlock_guarantee(spec.landlock),
+            "devices": [str(rule) for rule in self.devices] or None,
             "cgroups": {f"{c.path}/{name}": value for c in self.cgroups for name, value in c.written().items()},
         }

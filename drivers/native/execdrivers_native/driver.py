@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from execdrivers import __version__, cgroups, pidfd
-from execdrivers.cgroups import CgroupDir
+from execdrivers.cgroups import CgroupDir, devices
 from execdrivers.driver import CreateRequest, Driver, Plan, Probe, Problem
 from execdrivers.launcher import landlock_features
 from execdrivers_native import host, ids
@@ -96,7 +96,8 @@ class NativeDriver(Driver):
         some = None if None in limits.values() else limits["cgroup.memory"]
         # Without a pid namespace its processes are found, and held still to be killed, by their cgroup.
         host_pid = freezer if self.host.privileged else _NEEDS_ROOT
-        return {**limits, "cgroup.path": some, "update": some, "pause": freezer, "namespace.host.pid": host_pid}
+        more = {"cgroup.path": some, "cgroup.devices": cgroups.device_rules_problem(layout), "update": some}
+        return {**limits, **more, "pause": freezer, "namespace.host.pid": host_pid}
 
     def _problems(self) -> list[Problem]:
         facts = self.host
@@ -132,6 +133,7 @@ class NativeDriver(Driver):
                 host=self.host,
                 made=made,
                 cgroups_path=request.spec.cgroups_path,
+                nodes=[str(rule) for rule in devices.nodes(request.spec.devices)],
                 guarantees=compiled.guarantees,
                 launch=start.launch,
                 hooks=hooks,
@@ -145,6 +147,7 @@ class NativeDriver(Driver):
             raise
         try:
             start.ready()
+            cgroups.restrict(made)
             handle.terminal = start.launch.terminal
         except BaseException:
             handle.delete()
@@ -160,6 +163,7 @@ class NativeDriver(Driver):
             host=self.host,
             made=made,
             cgroups_path=state["cgroups_path"],
+            nodes=state["nodes"],
             guarantees=state["guarantees"],
             poststop=state["poststop"],
         )

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from execdrivers import cgroups, pidfd
-from execdrivers.cgroups import CgroupDir
+from execdrivers.cgroups import CgroupDir, devices
 from execdrivers.driver import ExecRequest, Handle, ProcessHandle
 from execdrivers.exit import Exit
 from execdrivers.launcher import HookPoints, Launch, Started, join, run_left_poststop
-from execdrivers_native.compile import compile_exec
+from execdrivers_native.compile import compile_exec, exec_device_rules
 from execdrivers_native.host import Host
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class NativeHandle(Handle):
         host: Host,
         made: Sequence[CgroupDir],
         cgroups_path: str | None,
+        nodes: Sequence[str],
         guarantees: Mapping[str, Any],
         launch: Launch | None = None,
         hooks: HookPoints | None = None,
@@ -54,6 +55,7 @@ class NativeHandle(Handle):
         self._namespaces = tuple(guarantees["namespaces"])
         self._made = tuple(made)
         self._cgroups_path = cgroups_path
+        self._nodes = tuple(nodes)
         self._guarantees = guarantees
         self._launch = launch
         self._directory = directory
@@ -128,11 +130,14 @@ class NativeHandle(Handle):
         return [] if self.pid is None else _in_pid_namespace(self.pid)
 
     def exec(self, request: ExecRequest) -> ProcessHandle:
+        if rules := exec_device_rules(request.spec, self._host, self._guarantees["capabilities"]):
+            self._extend("exec", self._plan(None, rules))
         operations = compile_exec(request.spec, self._id, self._host, self._guarantees)
         return join(operations, request.stdio, self.exit_fd, lambda pid: cgroups.move(self._cgroups(), lambda: (pid,)))
 
     def pause(self) -> None:
-        self._extend("pause", self._plan(None))
+        layout, path = self._host.cgroups, self._cgroups_path
+        self._extend("pause", cgroups.plan(None, self._id, layout, path=path, track=True))
         cgroups.freeze(self._cgroups())
 
     def resume(self) -> None:
@@ -140,12 +145,13 @@ class NativeHandle(Handle):
 
     def update(self, resources: Resources) -> None:
         cgroups.check(resources, self._host.cgroups)
-        self._extend("update", self._plan(resources))
+        rules: tuple[devices.Rule, ...] = ()
+        if resources.devices is not None:
+            rules = devices.rules(resources.devices, map(devices.Rule.parse, self._nodes))
+        self._extend("update", self._plan(resources, rules))
 
-    def _plan(self, resources: Resources | None) -> tuple[CgroupDir, ...]:
-        """What it needs for these limits; for none, to be paused."""
-        layout, path = self._host.cgroups, self._cgroups_path
-        return cgroups.plan(resources, self._id, layout, path=path, track=resources is None)
+    def _plan(self, resources: Resources | None, rules: Sequence[devices.Rule]) -> tuple[CgroupDir, ...]:
+        return cgroups.plan(resources, self._id, self._host.cgroups, path=self._cgroups_path, devices=rules)
 
     def _cgroups(self) -> tuple[CgroupDir, ...]:
         """Those made at the start, and later ones, which may be another program's doing."""
@@ -176,6 +182,7 @@ class NativeHandle(Handle):
             "start_time": self._start_time,
             "cgroups": [attrs.asdict(cgroup) for cgroup in self._made],
             "cgroups_path": self._cgroups_path,
+            "nodes": list(self._nodes),
             "guarantees": dict(self._guarantees),
             "poststop": self._poststop,
         }

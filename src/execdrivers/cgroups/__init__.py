@@ -6,16 +6,28 @@ hybrid host has both.
 
 layout.py knows where cgroups are, offered.py what of a spec can be had there. As data: convert.py turns limits into
 values of files, path.py a ``cgroups_path`` into a place, limits.py both into the directories that a container needs.
-directories.py makes, reads and removes them.
+devices.py knows what device rules come to, bpf.py makes them the program that they are on v2.
+directories.py makes, reads and removes cgroups.
 """
 
 from __future__ import annotations
 
 from execdrivers.cgroups.convert import values
-from execdrivers.cgroups.directories import create, extend, freeze, kill, move, oom_kills, processes, remove, thaw
+from execdrivers.cgroups.directories import (
+    create,
+    extend,
+    freeze,
+    kill,
+    move,
+    oom_kills,
+    processes,
+    remove,
+    restrict,
+    thaw,
+)
 from execdrivers.cgroups.layout import Layout, look, parent, problems
 from execdrivers.cgroups.limits import CgroupDir, find, plan
-from execdrivers.cgroups.offered import COMMON, check, features
+from execdrivers.cgroups.offered import COMMON, check, device_rules_problem, features
 
 __all__ = [
     "COMMON",
@@ -23,6 +35,7 @@ __all__ = [
     "Layout",
     "check",
     "create",
+    "device_rules_problem",
     "extend",
     "features",
     "find",
@@ -36,6 +49,7 @@ __all__ = [
     "problems",
     "processes",
     "remove",
+    "restrict",
     "thaw",
     "values",
 ]

@@ -12,11 +12,13 @@ from fractions import Fraction
 
 import attrs
 
+from execdrivers.cgroups import bpf
+from execdrivers.cgroups.devices import Rule, transition
 from execdrivers.cgroups.layout import read
 from execdrivers.cgroups.limits import CgroupDir
 from execdrivers.errors import LaunchError, OperationError
 
-__all__ = ["create", "extend", "freeze", "kill", "move", "oom_kills", "processes", "remove", "thaw"]
+__all__ = ["create", "extend", "freeze", "kill", "move", "oom_kills", "processes", "remove", "restrict", "thaw"]
 
 
 def create(cgroups: Sequence[CgroupDir]) -> tuple[CgroupDir, ...]:
@@ -39,6 +41,23 @@ def create(cgroups: Sequence[CgroupDir]) -> tuple[CgroupDir, ...]:
     return tuple(made)
 
 
+def restrict(cgroups: Sequence[CgroupDir]) -> None:
+    """Bring the rules of device access into force that are programs (v2); those of v1 are values of files.
+
+    For when its first process has its device nodes, and before it executes its command. Raises `LaunchError`.
+    """
+    for cgroup in cgroups:
+        if cgroup.devices:
+            try:
+                _attach(cgroup)
+            except OSError as error:
+                raise _launch_error(error) from error
+
+
+def _attach(cgroup: CgroupDir) -> None:
+    bpf.attach(cgroup.path, [Rule.parse(text) for text in cgroup.devices])
+
+
 def extend(
     existing: Sequence[CgroupDir], wanted: Sequence[CgroupDir], *, operation: str = "update"
 ) -> tuple[CgroupDir, ...]:
@@ -55,6 +74,7 @@ def _extend(existing: Sequence[CgroupDir], wanted: Sequence[CgroupDir]) -> tuple
     for cgroup in wanted:
         if cgroup.path in known:
             _make_usable(cgroup)
+            cgroup = _without_interruption(cgroup)
             try:
                 _write_values(cgroup)
             except OSError as error:
@@ -63,7 +83,24 @@ def _extend(existing: Sequence[CgroupDir], wanted: Sequence[CgroupDir]) -> tuple
                 # Memory may not exceed memory with swap at any time: which goes first depends on the direction.
                 _write_values(attrs.evolve(cgroup, values=cgroup.values[::-1]))
                 _write_values(cgroup)
-    return create([cgroup for cgroup in wanted if cgroup.path not in known])
+            if cgroup.devices:
+                _attach(cgroup)
+    made = create([cgroup for cgroup in wanted if cgroup.path not in known])
+    try:
+        restrict(made)
+    except BaseException:
+        remove(made)
+        raise
+    return made
+
+
+def _without_interruption(cgroup: CgroupDir) -> CgroupDir:
+    """The same so written that devices which stay allowed are at no time denied."""
+    rules = [value for value in cgroup.values if value[0].startswith("devices.")]
+    if not rules:
+        return cgroup
+    others = [value for value in cgroup.values if value not in rules]
+    return attrs.evolve(cgroup, values=(*others, *transition(read(f"{cgroup.path}/devices.list"), rules)))
 
 
 def move(cgroups: Sequence[CgroupDir], pids: Callable[[], Sequence[int]]) -> None:
@@ -187,6 +224,7 @@ def _remedy(path: str, number: int) -> str:
         errno.ENOENT: "the kernel does not have this file",
         errno.EINVAL: "the kernel does not take this value: check it against the host's CPUs and memory",
         errno.ERANGE: "the host does not have these CPUs or memory nodes",
+        errno.E2BIG: "the kernel takes some hundred device rules: give fewer",
         errno.ENODEV: "the host does not have this device",
         errno.EOPNOTSUPP: "the device has neither the I/O scheduler BFQ (/sys/block/*/queue/scheduler) nor io.cost",
         errno.EBUSY: "the processes use more already: choose a higher limit",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from execdrivers.cgroups.convert import values
+from execdrivers.cgroups.devices import Rule, v1_files
 from execdrivers.cgroups.layout import Layout
 from execdrivers.cgroups.path import locate
 from execdrivers.driver import Step
@@ -35,6 +36,8 @@ class CgroupDir:
     inode: int = 0
     #: The directory above it, as a path below the root, that stays when the last container is gone.
     base: str = ""
+    #: Rules of device access, where they are a program (v2) and no values of files.
+    devices: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -43,7 +46,8 @@ class CgroupDir:
 
     def step(self) -> Step:
         """As a step of the plan that people see."""
-        return Step("cgroup", {"path": self.path, **self.written()})
+        rules = {"devices": list(self.devices)} if self.devices else {}
+        return Step("cgroup", {"path": self.path, **self.written(), **rules})
 
     def written(self) -> dict[str, str]:
         """File → what is written to it, in lines where it is written to more than once."""
@@ -55,8 +59,8 @@ class CgroupDir:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CgroupDir:
         """Inverse of `attrs.asdict`, also from JSON."""
-        listed = {"controllers": tuple(data["controllers"]), "values": tuple((k, v) for k, v in data["values"])}
-        return cls(**{**data, **listed})
+        listed = {"controllers": tuple(data["controllers"]), "devices": tuple(data["devices"])}
+        return cls(**{**data, **listed, "values": tuple((k, v) for k, v in data["values"])})
 
 
 def plan(
@@ -65,16 +69,20 @@ def plan(
     layout: Layout,
     *,
     path: str | None = None,
+    devices: Sequence[Rule] = (),
     track: bool = False,
     show: bool = False,
 ) -> tuple[CgroupDir, ...]:
     """The cgroups that container ``id`` needs: where something is limited, and no others, but for three cases.
 
-    ``path``: the spec's ``cgroups_path``, which it is to be at in every hierarchy. ``track``: without a pid namespace
-    its processes are found by their cgroup. ``show``: the cgroup file systems are mounted inside, and must show its own
-    part of each hierarchy, not the host's. Raises `SpecError` for a path that names no cgroup.
+    ``path``: the spec's ``cgroups_path``, which it is to be at in every hierarchy. ``devices``: rules of device access,
+    all of them; none: no restriction. ``track``: without a pid namespace its processes are found by their cgroup.
+    ``show``: the cgroup file systems are mounted inside, and must show its own part of each hierarchy, not the host's.
+    Raises `SpecError` for a path that names no cgroup, and rules that v1 cannot have.
     """
     wanted = values(resources, layout) if resources is not None else {}
+    if devices:
+        wanted.update({"devices": v1_files(devices)} if "devices" in layout.v1 else {"": wanted.get("", [])})
     if track and wanted.keys() <= layout.v1.keys():
         wanted.setdefault("freezer" if "freezer" in layout.v1 else "", [])
     for controller in layout.v1 if show or path else ():
@@ -93,8 +101,9 @@ def plan(
 
     def directory(point: str, version: int, names: Sequence[str], written: Sequence[tuple[str, str]]) -> CgroupDir:
         base = layout.below(point)
-        controllers = tuple(filter(None, names))
-        return CgroupDir(point, locate(path, id, base), controllers, version, tuple(written), base=base)
+        name, controllers = locate(path, id, base), tuple(filter(None, names))
+        rules = tuple(map(str, devices)) if version == 2 and "devices" not in layout.v1 else ()
+        return CgroupDir(point, name, controllers, version, tuple(written), base=base, devices=rules)
 
     made = [directory(point, 1, *files) for point, files in v1.items()]
     return (*made, *([directory(layout.v2, 2, *v2)] if v2[0] else []))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from execdrivers.cgroups import bpf
 from execdrivers.cgroups.layout import Layout
 from execdrivers.driver import Problem
 from execdrivers.errors import SpecError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from execdrivers.spec import Resources
     from execdrivers.spec.resources import BlockIO
 
-__all__ = ["COMMON", "check", "features"]
+__all__ = ["COMMON", "check", "device_rules_problem", "features"]
 
 #: Feature → the names of its controller in v1 and in v2 ("": it has none).
 _CONTROLLERS = {
@@ -85,6 +86,20 @@ def _problem(feature: str, layout: Layout) -> Problem | None:
     if feature == "cgroup.hugetlb" and not layout.huge_pages:
         return Problem("the kernel has no huge pages", "run one that has")
     return None
+
+
+def device_rules_problem(layout: Layout) -> Problem | None:
+    """Why this program cannot restrict the access to devices here; None where it can."""
+    if "devices" in layout.v1:
+        problem = layout.problem("devices")
+        if problem is None and layout.delegated.get(layout.v1["devices"], ""):
+            return Problem("device lists of cgroup v1 take CAP_SYS_ADMIN", "run as root")
+        return problem
+    if problem := layout.problem():
+        return problem
+    return (
+        None if bpf.supported() else Problem("no BPF program can be loaded", "run as root, on a kernel with CGROUP_BPF")
+    )
 
 
 #: Files of every cgroup of v2 that are limits; the others steer it, which is our business.

@@ -48,7 +48,10 @@ def mount(given: Mount, *, nodev: bool, rootless: bool) -> tuple[Operation, ...]
     )
     propagation = (options.propagation or "").removeprefix("r")
     if given.type == "bind":
-        recursive = (tuple(sorted(options.recursive_set)), tuple(sorted(options.recursive_clear)))
+        below = set(options.recursive_set)
+        if nodev and options.recursive_bind and "nodev" in attributes and "nodev" not in options.recursive_clear:
+            below.add("nodev")  # a node made in a mount further down is to be as dead
+        recursive = (tuple(sorted(below)), tuple(sorted(options.recursive_clear)))
         whole = int(options.recursive_bind or rootless)
         return (operation("bind", given.source, given.destination, whole, attributes, clear, *recursive, propagation),)
     made = operation("mount", given.type, given.source or given.type, given.destination, attributes, options.data)

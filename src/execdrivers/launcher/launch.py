@@ -1,4 +1,4 @@
-"""Starts launchers, by themselves or through tools, and speaks with them: the only module that calls the C side."""
+"""Starts launchers, by themselves or through tools, and speaks with them. Only cgroups/bpf.py calls C beside it."""
 
 from __future__ import annotations
 

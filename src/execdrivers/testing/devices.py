@@ -99,8 +99,6 @@ class TestDevices(Kit):
     @needs("devices", "cgroup.devices")
     def test_access_of_a_node(self) -> None:
         devices = [{"path": "/dev/mine", "type": "c", "major": 1, "minor": 11, "file_mode": 0o666, "access": "r"}]
-        if "cgroup.devices" in self.features and not host.controllers().get("devices"):
-            host.lacking("the devices controller of cgroup v1")
         # It is /dev/kmsg, which takes a capability as well.
         options = {"capabilities": {"add": ["SYSLOG"]}} if "capabilities" in self.features else {}
         attempts = self.attempts("open /dev/mine", "open /dev/mine w", devices=devices, **options)
@@ -120,3 +118,16 @@ class TestDevices(Kit):
         if host.controllers().get("devices") == 1:
             listed = host.cgroup_file(self.first_process(container), "devices", "devices.list", "") or ""
             assert "c 1:11 rw" in listed and "a *:* rwm" not in listed
+
+    @needs("cgroup.devices", "capabilities", asked={"resources": {"devices": [{"allow": True, "type": "b"}]}})
+    def test_devices_stay_closed_to_one_that_may_mount(self) -> None:
+        """With CAP_SYS_ADMIN no attribute of a mount keeps a container from devices: rules must, unasked."""
+        # 1:11 is the kernel's log, which can be opened on every machine.
+        options = {"rootfs": self.own_rootfs(), "capabilities": {"add": ["SYS_ADMIN", "SYSLOG"]}}
+        commands = ("mknod /data/log c 1 11", "open /data/log", "open /dev/null w")
+        made, opened, null = self.attempts(*commands, **options)
+        assert (not made.ok or opened.errno == "EPERM") and null.ok, (made, opened, null)
+        if made.ok:
+            rules = [{"allow": True, "type": "c", "major": 1, "minor": 11, "access": "r"}]
+            again = self.attempts(*commands[1:], "open /data/log w", resources={"devices": rules}, **options)
+            assert [attempt.errno for attempt in again] == ["", "", "EPERM"]
