@@ -22,6 +22,7 @@ DOCS = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md"])
 
 #: The modules of the core that a driver may import.
 PUBLIC = {
+    "apparmor",
     "cgroups",
     "defaults",
     "driver",

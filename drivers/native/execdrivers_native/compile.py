@@ -73,6 +73,8 @@ class NativePlan:
     maps: IdMaps | None = None
     #: In a user namespace that is not the caller's: what takes the host's rights is the caller's to do.
     confined: bool = False
+    #: AppArmor profile of the processes, "" for none.
+    profile: str = ""
     #: File below /proc/PID → what the caller writes there.
     outside: Mapping[str, str] = attrs.field(factory=dict)
     hooks: HookPoints | None = None
@@ -140,6 +142,7 @@ def compile_exec(spec: ContainerSpec, id: str, host: Host, guarantees: Mapping[s
         *([operation("affinity", initial)] if initial else []),
         operation("join", kinds, joining_capabilities(spec, user)),
         operation("channel"),
+        *_confine(_profile_of_more(guarantees, host)),
         *_become(identity, groups=groups),
         operation("session"),
         operation("keyring"),
@@ -169,6 +172,23 @@ def exec_device_rules(spec: ContainerSpec, host: Host, own: Sequence[str]) -> tu
 def _oom_score(spec: ContainerSpec) -> Iterator[Operation]:
     if spec.oom_score_adj is not None:
         yield operation("write", "/proc/self/oom_score_adj", str(spec.oom_score_adj))
+
+
+def _confine(profile: str) -> Iterator[Operation]:
+    """While a procfs can be mounted, whatever becomes of the container's /proc."""
+    if profile:
+        yield operation("apparmor", profile)
+
+
+def _inherited(host: Host) -> str | None:
+    """What AppArmor confines a container by that changes no profile."""
+    return host.apparmor_label if host.apparmor_label not in ("", "unconfined") else None
+
+
+def _profile_of_more(guarantees: Mapping[str, Any], host: Host) -> str:
+    """Of one more process: the container's."""
+    profile = guarantees["apparmor"]
+    return profile if profile and profile != _inherited(host) else ""
 
 
 def _wanted_user(spec: ContainerSpec, host: Host) -> str | None:
@@ -218,6 +238,7 @@ class _Compiler:
         #: The launcher cannot take hold of the host's mounts where its user does not get to; we can.
         self.lends = self.confined and host.privileged
         self.trees: list[Tree] = []
+        self.profile = self._profile()
         #: To lower one's score takes the host's rights.
         adjust = spec.oom_score_adj if self.lends else None
         self.outside = {} if adjust is None else {"oom_score_adj": str(adjust)}
@@ -265,6 +286,7 @@ class _Compiler:
             *self._hidden_paths(),
             *self._join_cgroups(lists),
             *([operation("unshare", rooted)] if rooted else []),
+            *_confine(self.profile),
             operation("pivot"),
             *_process(self.spec, self.user, self.id, self.host, confined=self.confined, groups=self.groups),
         ]
@@ -279,6 +301,7 @@ class _Compiler:
             trees=tuple(self.trees),
             maps=self.maps,
             confined=self.confined,
+            profile=self.profile,
             outside=self.outside,
             hooks=self.hooks,
         )
@@ -495,6 +518,14 @@ class _Compiler:
 
     # --- the process itself
 
+    def _profile(self) -> str:
+        """The AppArmor profile to change to, "" for none."""
+        wanted = self.spec.apparmor_profile
+        if wanted is not None:
+            return "" if wanted == "unconfined" else wanted
+        # It is set through a procfs, and that of others' processes is not to be had in a user namespace.
+        return self.host.apparmor_default if "pid" in self.namespaces or not self.confined else ""
+
     def _guarantees(self) -> Mapping[str, Any]:
         spec = self.spec
         caps = self.capabilities
@@ -509,7 +540,7 @@ class _Compiler:
             "no_new_privileges": spec.no_new_privileges is not False,
             "readonly_root": bool(spec.readonly) or (spec.rootfs is None and not spec.ephemeral),
             "seccomp": None,
-            "apparmor": None,
+            "apparmor": self.profile or _inherited(self.host),
             "landlock": landlock_guarantee(spec.landlock),
             "devices": [str(rule) for rule in self.devices] or None,
             "cgroups": {f"{c.path}/{name}": value for c in self.cgroups for name, value in c.written().items()},

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from execdrivers import __version__, cgroups, pidfd
+from execdrivers import __version__, apparmor, cgroups, pidfd
 from execdrivers.cgroups import CgroupDir, devices
 from execdrivers.driver import CreateRequest, Driver, Plan, Probe, Problem
 from execdrivers.launcher import landlock_features
@@ -70,7 +70,8 @@ class NativeDriver(Driver):
             features.add("groups")
         else:
             missing["groups"] = Problem(*several)
-        for feature, problem in {**self._cgroup_features(), **landlock_features()}.items():
+        others = {**self._cgroup_features(), **landlock_features(), "apparmor": apparmor.problem()}
+        for feature, problem in others.items():
             if problem:
                 missing[feature] = problem
             else:
@@ -119,6 +120,8 @@ class NativeDriver(Driver):
 
     def create(self, request: CreateRequest) -> NativeHandle:
         compiled = compile(request.spec, request.id, self.host, request.directory)
+        if compiled.profile:
+            apparmor.check(compiled.profile)
         hooks = compiled.hooks
         made: tuple[CgroupDir, ...] = ()
         start = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import attrs
 from execdrivers import cgroups, pidfd
 from execdrivers.cgroups import CgroupDir, devices
 from execdrivers.driver import ExecRequest, Handle, ProcessHandle
+from execdrivers.errors import OperationError
 from execdrivers.exit import Exit
 from execdrivers.launcher import HookPoints, Launch, Started, join, run_left_poststop
 from execdrivers_native.compile import compile_exec, exec_device_rules
@@ -92,11 +94,26 @@ class NativeHandle(Handle):
         if "pid" not in self._namespaces:
             cgroups.kill(self._cgroups())
         # With a pid namespace the kernel ends all its processes with the first.
-        with contextlib.suppress(ProcessLookupError):
+        try:
             self.signal(signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            self._kill_by_cgroup()
         if os.path.exists(self._later):  # the freezer of v1 holds even what is killed
             with contextlib.suppress(OSError):
                 cgroups.thaw(self._cgroups())
+
+    def _kill_by_cgroup(self) -> None:
+        """AppArmor lets no signal through to who has a profile without ``signal (receive) peer=unconfined``; it is not
+        asked about what cgroup v2 kills."""
+        layout = attrs.evolve(self._host.cgroups, v1={})
+        if not layout.v2:
+            problem = "kill: the container's AppArmor profile lets no signal through"
+            remedy = "add to the profile: signal (receive) peer=unconfined"
+            raise OperationError(problem, operation="kill", errno=errno.EACCES, remedy=remedy)
+        self._extend("kill", cgroups.plan(None, self._id, layout, path=self._cgroups_path, track=True))
+        cgroups.kill(self._cgroups())
 
     def exit(self) -> Exit:
         oom_kills = cgroups.oom_kills(self._cgroups())

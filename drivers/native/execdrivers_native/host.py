@@ -6,6 +6,7 @@ import os
 
 import attrs
 
+from execdrivers import apparmor
 from execdrivers.cgroups import Layout
 from execdrivers.cgroups import look as look_at_cgroups
 
@@ -32,6 +33,9 @@ class Host:
     #: All that the kernel knows, as a mask: what the first process of a new user namespace has.
     known_capabilities: int = (1 << 41) - 1
     time_namespaces: bool = True
+    #: What AppArmor confines us by, "" without it, and the profile of a container whose spec names none.
+    apparmor_label: str = ""
+    apparmor_default: str = ""
 
     @property
     def privileged(self) -> bool:
@@ -55,6 +59,8 @@ def look() -> Host:
         and _read("/proc/sys/kernel/unprivileged_userns_clone", "1") != "0",
         cgroups=look_at_cgroups(),
         known_capabilities=(2 << int(_read("/proc/sys/kernel/cap_last_cap", "40"))) - 1,
+        apparmor_label=apparmor.label(),
+        apparmor_default=apparmor.default(),
         time_namespaces=os.path.exists("/proc/self/ns/time"),
     )
 

@@ -274,6 +274,7 @@ def kill(cgroups: Sequence[CgroupDir]) -> None:
         if cgroup.version == 2:
             with contextlib.suppress(OSError):  # gone, or before Linux 5.14: the loop below does it
                 _write(f"{cgroup.path}/cgroup.kill", "1")
+                return  # the kernel spares none, nor asks AppArmor, and the other hierarchies hold the same processes
     with _frozen(cgroups):
         for pid in processes(cgroups):
             with contextlib.suppress(ProcessLookupError):

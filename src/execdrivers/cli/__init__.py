@@ -23,6 +23,7 @@ COMMANDS = {
     "explain": ("explain", "show what `run` would do, without doing it"),
     "drivers": ("drivers", "the drivers: which work here, what each enforces, what would fix the rest"),
     "doctor": ("doctor", "what this machine lets containers do, by trying, and what would mend the rest"),
+    "apparmor": ("apparmor", "the default AppArmor profile: load, unload, show"),
     "ps": ("containers", "list containers"),
     "inspect": ("containers", "all that is known of containers, as JSON"),
     "kill": ("containers", "send a signal to containers"),

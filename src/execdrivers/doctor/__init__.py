@@ -33,6 +33,7 @@ def examine(root: str, registry: Registry) -> Iterator[Check]:
     yield kernel.proc()
     yield kernel.overlay()
     yield kernel.seccomp()
+    yield kernel.mandatory_access()
     yield kernel.landlock()
     yield machine.control_groups()
     yield machine.own_limits()

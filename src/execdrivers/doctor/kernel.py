@@ -11,11 +11,22 @@ import shutil
 import subprocess
 import tempfile
 
+from execdrivers import apparmor
 from execdrivers.doctor.check import Check, Trial
 from execdrivers.doctor.trials import contained, own_ids, privileged, refusal
 from execdrivers.launcher import landlock_features, operation
 
-__all__ = ["landlock", "namespaces", "overlay", "proc", "seccomp", "subordinate_ids", "system_calls", "user_namespace"]
+__all__ = [
+    "landlock",
+    "mandatory_access",
+    "namespaces",
+    "overlay",
+    "proc",
+    "seccomp",
+    "subordinate_ids",
+    "system_calls",
+    "user_namespace",
+]
 
 #: Number (the same on x86_64 and aarch64) → name of the newest system calls that driver native takes.
 _SYSTEM_CALLS = {
@@ -169,6 +180,22 @@ def seccomp() -> Check:
     except OSError as error:
         return trial.warning(f"no libseccomp: {error}", "sudo apt-get install libseccomp2")
     return trial.ok("both are there")
+
+
+def mandatory_access() -> Check:
+    """A profile of AppArmor's below every container, where the kernel has it."""
+    trial = Trial("apparmor", "look for AppArmor, and for the profile of containers that name none")
+    if problem := apparmor.problem():
+        return trial.ok(f"none: {problem.reason}")
+    label = apparmor.label()
+    if label != "unconfined":
+        return trial.ok(f"we are confined by {label} ourselves, and so are our containers")
+    if apparmor.loaded(apparmor.DEFAULT):
+        return trial.ok(f"{apparmor.DEFAULT} is loaded")
+    if problem := apparmor.load_problem():
+        remedy = "sudo execdrivers apparmor load" if os.geteuid() else problem.remedy
+        return trial.warning(f"{apparmor.DEFAULT} is not loaded: {problem.reason}", remedy)
+    return trial.ok(f"{apparmor.DEFAULT} will be loaded for the first container")
 
 
 def landlock() -> Check:

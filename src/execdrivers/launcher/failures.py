@@ -64,6 +64,10 @@ _REMEDIES = {
     ("write", errno.EACCES): "the value takes privilege on the host that the caller lacks",
     ("mount", errno.EINVAL): "check the mount's options",
     ("mount", errno.ENODEV): "the kernel does not have this file system",
+    ("apparmor", errno.ENOENT): "load the profile: apparmor_parser --replace FILE, or execdrivers apparmor load",
+    ("apparmor", errno.EPERM): "mount a procfs at /proc, or set apparmor_profile='unconfined'",
+    ("apparmor", errno.EXDEV): "something is mounted on the files of the container's /proc: leave those alone",
+    ("apparmor", errno.EACCES): "the caller's own profile does not allow this change of profile",
     ("write", errno.EINVAL): "the kernel does not take this value",
     ("write", errno.ENOENT): "the kernel does not have this file",
 }

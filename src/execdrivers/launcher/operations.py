@@ -235,6 +235,7 @@ _SCHEMA: dict[str, tuple[int, str]] = {
     "personality": (lib.ED_OP_PERSONALITY, "domain:personality"),
     "hook": (lib.ED_OP_HOOK, "point:str path:str args:strs env:strs directory:str timeout:int state:str"),
     "sync": (lib.ED_OP_SYNC, "point:str"),
+    "apparmor": (lib.ED_OP_APPARMOR, "profile:str"),
     "landlock": (
         lib.ED_OP_LANDLOCK,
         "abi:int restricts:restricts read:strs write:strs execute:strs bind:ints connect:ints",

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from execdrivers import LaunchError
+from execdrivers import PIPE, LaunchError, SpecError
 from execdrivers.testing import host
 from execdrivers.testing.gates import needs
-from execdrivers.testing.kit import Kit
+from execdrivers.testing.kit import Kit, args_of
 from execdrivers.testing.program import Report
 
 __all__ = ["TestProcess"]
@@ -192,10 +192,43 @@ class TestProcess(Kit):
 
     @needs("apparmor")
     def test_apparmor_profile(self) -> None:
-        profiles = Path("/sys/kernel/security/apparmor/profiles")
-        if "apparmor" in self.features and (not profiles.exists() or "docker-default" not in profiles.read_text()):
-            host.lacking("the AppArmor profile docker-default")
-        assert (self.report(apparmor_profile="docker-default")["apparmor"] or "").startswith("docker-default")
+        profile = self._loaded_profile()
+        report = self.report(apparmor_profile=profile)
+        assert report["apparmor"] == f"{profile} (enforce)"
+
+    @needs("apparmor", "exec")
+    def test_apparmor_profile_of_more_processes(self) -> None:
+        profile = self._loaded_profile()
+        container = self.start_ready(apparmor_profile=profile)
+        with container.exec(args_of("report"), stdout=PIPE) as process:
+            output = process.communicate()[0]
+        assert isinstance(output, bytes)
+        assert Report.parse(output)["apparmor"] == f"{profile} (enforce)"
+
+    @needs("apparmor", "init")
+    def test_apparmor_profile_under_an_init(self) -> None:
+        profile = self._loaded_profile()
+        assert self.report(apparmor_profile=profile, init=True)["apparmor"] == f"{profile} (enforce)"
+
+    @needs("apparmor", asked={"apparmor_profile": "x"})
+    def test_no_apparmor_profile(self) -> None:
+        own = Path("/proc/self/attr/current").read_text().strip()
+        assert self.report(apparmor_profile="unconfined")["apparmor"] == own
+
+    @needs("apparmor")
+    def test_an_apparmor_profile_that_is_not_loaded(self) -> None:
+        with pytest.raises((SpecError, LaunchError), match="no-such-profile"):
+            self.run(apparmor_profile="no-such-profile")
+
+    def _loaded_profile(self) -> str:
+        """Any profile that a container's command can run with."""
+        if "apparmor" not in self.features:
+            return "any"
+        for name in ("execdrivers-default", "docker-default"):
+            if list(Path("/sys/kernel/security/apparmor/policy/profiles").glob(f"{name}.*")):
+                return name
+        host.lacking("an AppArmor profile for containers: execdrivers apparmor load")
+        raise AssertionError
 
     @needs("selinux")
     def test_selinux_label(self) -> None:

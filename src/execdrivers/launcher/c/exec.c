@@ -35,12 +35,22 @@ void hear_of_children(void)
     sys4(__NR_rt_sigaction, SIGCHLD, &action, NULL, SIGSET_SIZE);
 }
 
+/* The last restrictions, which would keep the launcher itself from its work: of who executes, and in this order. */
+static int confine(struct launcher *l)
+{
+    int result = change_profile_on_exec(l);
+    return result < 0 ? result : enforce_landlock(l);
+}
+
 /* As execvpe: each candidate in turn; the most telling error is kept. Returns only on failure. */
 static int execute(struct launcher *l, const char **candidates, const char **argv, const char **envp)
 {
+    int result = confine(l);
+    if (result < 0)
+        return result;
     int worst = -ENOENT;
     for (; *candidates; candidates++) {
-        int result = (int)sys3(__NR_execve, *candidates, argv, envp);
+        result = (int)sys3(__NR_execve, *candidates, argv, envp);
         if (result == -ENOENT && sys4(__NR_faccessat, AT_FDCWD, *candidates, 0, 0) < 0)
             continue;
         if (result == -ENOTDIR)
@@ -105,7 +115,7 @@ static int run_under_init(struct launcher *l, const char **candidates, const cha
 
 /* Where stdio is the host's /dev/null, the container's own takes its place: through /proc/self/fd the node itself can be
  * reached, and root may change its mode. */
-void own_null_device(void)
+static void own_null_device(void)
 {
     for (int fd = 0; fd <= 2; fd++) {
         if (!is_null_device(fd))

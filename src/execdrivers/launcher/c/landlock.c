@@ -84,10 +84,10 @@ int op_landlock(struct launcher *l, struct args *args)
     struct ruleset handled = {.ports = restricts >> 1 & 3, .scopes = restricts >> 3 & 3};
     if (restricts & 1)
         handled.files = abi >= 5 ? 0xffff : abi >= 3 ? 0x7fff : abi == 2 ? 0x3fff : 0x1fff;
-    own_null_device(); /* it may be out of reach afterwards */
-    scoped_fd ruleset = (int)sys3(CREATE_RULESET, &handled, sizeof handled, 0);
+    int ruleset = l->ruleset = (int)sys3(CREATE_RULESET, &handled, sizeof handled, 0); /* close-on-exec */
     if (ruleset < 0)
         return ruleset;
+    l->ruleset_step = l->step;
     int result = allow_paths(l, ruleset, args, handled.files & READ);
     if (result >= 0)
         result = allow_paths(l, ruleset, args, handled.files & (READ | CHANGE));
@@ -97,7 +97,13 @@ int op_landlock(struct launcher *l, struct args *args)
         result = allow_ports(ruleset, args, BIND);
     if (result >= 0)
         result = allow_ports(ruleset, args, CONNECT);
-    if (result >= 0)
-        result = args->bad ? -EBADMSG : (int)sys2(RESTRICT_SELF, ruleset, 0);
+    return args->bad ? -EBADMSG : result;
+}
+
+int enforce_landlock(struct launcher *l)
+{
+    int result = l->ruleset < 0 ? 0 : (int)sys2(RESTRICT_SELF, l->ruleset, 0);
+    if (result < 0)
+        l->step = l->ruleset_step;
     return result;
 }

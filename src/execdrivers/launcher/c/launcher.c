@@ -209,6 +209,7 @@ static operation *const operations[] = {
     [ED_OP_PERSONALITY] = op_personality,
     [ED_OP_HOOK] = op_hook,
     [ED_OP_SYNC] = op_sync,
+    [ED_OP_APPARMOR] = op_apparmor,
     [ED_OP_LANDLOCK] = op_landlock,
     [ED_OP_ENTER] = op_enter,
     [ED_OP_CLOCKS] = op_clocks,
@@ -262,7 +263,7 @@ static int map_plan(const unsigned char **plan, size_t *size)
 
 __attribute__((noreturn, used)) void launcher_main(void)
 {
-    struct launcher l = {.root = -1, .console = -1};
+    struct launcher l = {.root = -1, .console = -1, .proc = -1, .ruleset = -1};
     const unsigned char *plan = NULL;
     size_t size = 0;
     sys3(__NR_fcntl, ED_CONTROL_FD, F_SETFD, FD_CLOEXEC);

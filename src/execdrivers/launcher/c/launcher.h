@@ -19,6 +19,10 @@ struct ground {
 struct launcher {
     int root;     /* mount of the root-to-be, then "/" */
     int console;  /* master of the container's terminal until it is sent, or -1 */
+    int proc;     /* a procfs of our own, attached nowhere, or -1 */
+    int ruleset;  /* of Landlock, or -1 */
+    const char *profile; /* of AppArmor, or NULL */
+    uint32_t profile_step, ruleset_step;
     uint32_t step, ground_count;
     struct ground grounds[256];
     char detail[sizeof(((struct ed_message *)0)->detail)];
@@ -44,6 +48,7 @@ int receive_stdio(int fds[3]);
 
 /* mounts.c */
 int is_null_device(int fd);
+int make_mount(struct launcher *l, const char *type, const char *source, struct args *options, uint64_t attributes);
 int op_propagation(struct launcher *l, struct args *args);
 int op_root(struct launcher *l, struct args *args);
 int op_root_overlay(struct launcher *l, struct args *args);
@@ -86,12 +91,15 @@ int op_scheduler(struct launcher *l, struct args *args);
 int op_io_priority(struct launcher *l, struct args *args);
 int op_affinity(struct launcher *l, struct args *args);
 int op_personality(struct launcher *l, struct args *args);
+/* apparmor.c */
+int op_apparmor(struct launcher *l, struct args *args);
+int change_profile_on_exec(struct launcher *l);
 /* landlock.c */
+int enforce_landlock(struct launcher *l);
 int op_landlock(struct launcher *l, struct args *args);
 /* hooks.c */
 int op_hook(struct launcher *l, struct args *args);
 /* exec.c */
-void own_null_device(void);
 const char **string_list(struct args *args);
 void hear_of_children(void);
 int op_exec(struct launcher *l, struct args *args);

@@ -213,7 +213,7 @@ static int fs_option(int context, const char *option)
 }
 
 /* A new mount of a file system, not attached anywhere; the options are read from args unless that is NULL. */
-static int make_mount(struct launcher *l, const char *type, const char *source, struct args *options, uint64_t attributes)
+int make_mount(struct launcher *l, const char *type, const char *source, struct args *options, uint64_t attributes)
 {
     scoped_fd context = (int)sys2(__NR_fsopen, type, FSOPEN_CLOEXEC);
     if (context < 0)

@@ -60,8 +60,10 @@ enum ed_op {
     ED_OP_IO_PRIORITY,   /* class, priority: ioprio_set */
     ED_OP_AFFINITY,      /* processors: sched_setaffinity */
     ED_OP_PERSONALITY,   /* domain */
+    ED_OP_APPARMOR,      /* profile: of the command, from its execution on; needs the right to mount a procfs */
     ED_OP_LANDLOCK,      /* abi, restricts, read, write, execute, bind, connect: restricts are bits (files, ports bound,
-                            ports connected to, abstract sockets, signals); takes no new privileges */
+                            ports connected to, abstract sockets, signals), enforced on the command; takes no new
+                            privileges */
     ED_OP_ENTER,         /* point, new namespaces, descriptor of a cgroup or 0, kinds: enter existing namespaces, whose
                             descriptors are those from 6 on; a child of the caller's goes on in them and in new ones */
     ED_OP_CLOCKS,        /* enter the time namespace that was unshared: its offsets are fixed from here on */

@@ -1,0 +1,66 @@
+/* AppArmor: the profile that the command is to be confined by, from its execution on. */
+#include "launcher.h"
+
+#include <asm/statfs.h>
+#include <linux/fcntl.h>
+#include <linux/magic.h>
+#include <linux/mount.h>
+#include <linux/openat2.h>
+#include <linux/stat.h>
+#include <asm/stat.h>
+
+#define PROC_ROOT_INODE 1 /* fs/proc/internal.h; no other directory of a procfs has it */
+
+/* The container's /proc may be anything (CVE-2019-16884, CVE-2019-19921, CVE-2025-52881): a procfs of our own, attached
+ * nowhere, is what it says it is. Who joins a container has not the rights to make one; what he finds must be the root
+ * of a procfs, whose files are what they are unless something is mounted on them. */
+static int open_proc(struct launcher *l)
+{
+    int proc = make_mount(l, "proc", "proc", NULL, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    if (proc != -EPERM)
+        return proc;
+    proc = (int)sys4(__NR_openat, AT_FDCWD, "/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+    struct statfs fs;
+    struct statx st;
+    if (proc >= 0 && sys2(__NR_fstatfs, proc, &fs) >= 0 && fs.f_type == PROC_SUPER_MAGIC &&
+        sys5(__NR_statx, proc, "", AT_EMPTY_PATH, STATX_INO, &st) >= 0 && st.stx_ino == PROC_ROOT_INODE) {
+        l->detail[0] = 0;
+        return proc;
+    }
+    close_fd(&proc);
+    note(l, "the container has no procfs at /proc to set the profile through");
+    return -EPERM;
+}
+
+int op_apparmor(struct launcher *l, struct args *args)
+{
+    uint32_t length;
+    const char *profile = arg_str(args, &length);
+    if (args->bad)
+        return -EBADMSG;
+    if (length > 4000) /* the kernel takes a page, "exec " included */
+        return -ENAMETOOLONG;
+    l->proc = open_proc(l);
+    if (l->proc < 0)
+        return l->proc;
+    l->profile = profile;
+    l->profile_step = l->step;
+    return 0;
+}
+
+int change_profile_on_exec(struct launcher *l)
+{
+    if (!l->profile)
+        return 0;
+    /* Opened by who writes: the kernel takes it from no other task. */
+    struct open_how how = {.flags = O_WRONLY | O_CLOEXEC,
+                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV};
+    scoped_fd fd = (int)sys4(__NR_openat2, l->proc, "thread-self/attr/apparmor/exec", &how, sizeof how);
+    char text[4096] = "exec ";
+    size_t length = text_length(l->profile);
+    memcpy(text + 5, l->profile, length);
+    long result = fd < 0 ? fd : sys3(__NR_write, fd, text, length + 5);
+    if (result < 0)
+        l->step = l->profile_step;
+    return result < 0 ? (int)result : 0;
+}
