@@ -69,6 +69,43 @@ def test_a_tracer_gets_no_capability_of_the_hosts(engine: Engine, hostile: Path,
     assert image_digest() == before
 
 
+def interpret(rootfs: Path) -> str:
+    """A command of the container's whose interpreter is whatever executes it."""
+    script = rootfs / "evil"
+    script.write_text("#!/proc/self/exe\n")
+    script.chmod(0o755)
+    return "/evil"
+
+
+def test_a_command_whose_interpreter_is_the_launcher(engine: Engine, hostile: Path, witness: Path) -> None:
+    """It is executed once more, without a plan, as a process of the container's like any other."""
+    before, evil = image_digest(), interpret(hostile)
+    codes = []
+
+    def act(container: Any) -> None:
+        for _ in range(30):
+            codes.append(container.exec([evil], stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL).wait(30).code)
+
+    achieved, _ = watch(engine, hostile, witness, act, capabilities={"add": ["SYS_PTRACE"]})
+    assert set(achieved) <= {"trace"}
+    assert set(codes) == {125}
+    assert engine.run([evil], rootfs=hostile, driver="native").returncode == 125
+    assert image_digest() == before
+
+
+def test_control_a_runtime_on_a_disk_is_overwritten_by_such_a_command(
+    engine: Engine, hostile: Path, witness: Path, naive: Path, tmp_path: Path
+) -> None:
+    runtime, evil = shutil.copy(naive, tmp_path / "runtime"), interpret(hostile)
+
+    def act(container: Any) -> None:
+        for _ in range(3):
+            subprocess.run([runtime, "join", str(container.pid), evil], check=True)
+
+    assert "overwrite" in watch(engine, hostile, witness, act, capabilities={"add": ["SYS_PTRACE"]})[0]
+    assert Path(runtime).read_bytes().startswith(b"#!/owned")
+
+
 def test_control_a_process_that_joins_by_hand_is_robbed(
     engine: Engine, hostile: Path, witness: Path, naive: Path, tmp_path: Path
 ) -> None:
