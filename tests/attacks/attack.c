@@ -93,7 +93,7 @@ static void cmd_node(char **argv)
     mode_t type = argv[0][0] == 'b' ? S_IFBLK : S_IFCHR;
     dev_t number = makedev((unsigned)atoi(argv[1]), (unsigned)atoi(argv[2]));
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        char path[300], byte;
+        char path[300];
         snprintf(path, sizeof path, "%s/attack-node", places[i]);
         if (mknod(path, type | 0600, number) < 0) {
             tell(places[i], 0);
