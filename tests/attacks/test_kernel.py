@@ -49,8 +49,8 @@ def test_the_hosts_memory_and_ports(attack: Attack) -> None:
         assert not won(attack("node", "c", 1, minor))
 
 
-def test_control_a_container_that_may_remount_opens_the_disk(attack: Attack) -> None:
-    options: dict[str, Any] = {"capabilities": {"add": ["ALL"]}, "seccomp": "unconfined"}
+def test_control_a_container_that_may_remount_and_has_all_devices(attack: Attack) -> None:
+    options = {"capabilities": {"add": ["ALL"]}, "seccomp": "unconfined", "resources": {"devices": [{"allow": True}]}}
     assert "/dev" in won(attack("node", "b", *_disk(), **options))
 
 
