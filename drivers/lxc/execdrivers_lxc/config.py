@@ -46,7 +46,6 @@ DIRECTORY = "DIRECTORY"
 _NAMESPACES = {"pid": "pid", "uts": "uts", "ipc": "ipc", "network": "net", "cgroup": "cgroup", "mount": "mnt"}
 #: Attributes that LXC sets as meant; "ro" would make the file system itself read-only. The launcher sets the others.
 _LXC_ATTRIBUTES = frozenset({"nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime", "strictatime"})
-_ATIME = frozenset({"relatime", "noatime", "strictatime"})
 #: Options that mean something to LXC and not to the file system.
 _LXC_OPTIONS = ("create=", "optional", "relative", "idmap=", "defaults", "bind", "remount")
 
@@ -315,10 +314,14 @@ class _Renderer:
         words = ["rbind" if options.recursive_bind else "bind"]
         words += self._create(spot, directory=os.path.isdir(source))
         self.entries.append(entry(source, spot.path, "none", words, f"{field}.destination"))
-        whole = (tuple(sorted(options.recursive_set)), tuple(sorted(options.recursive_clear)))
+        below = filesystems.cleared(options.recursive_set, options.recursive_clear)
+        whole = (tuple(sorted(options.recursive_set)), below)
         if any(whole):
             self.operations.append(operation("set_attributes", spot.path, 1, *whole, ""))
-        top = (self._attributes(mount), (*_cleared(mount), *self._overdone(mount, spot)))
+        top = (
+            self._attributes(mount),
+            (*filesystems.cleared(options.set, options.clear), *self._overdone(mount, spot)),
+        )
         if whole[0]:
             self.recursive[spot.path] = whole[0]
         if any(top):
@@ -446,9 +449,3 @@ def _attributes_of(source: str) -> set[str]:
     flags = os.statvfs(source).f_flag
     known = {"ro": os.ST_RDONLY, "nosuid": os.ST_NOSUID, "nodev": os.ST_NODEV, "noexec": os.ST_NOEXEC}
     return {name for name, flag in known.items() if flags & flag}
-
-
-def _cleared(mount: Mount) -> tuple[str, ...]:
-    """With an atime mode goes the clearing of the old one, which mount_setattr(2) demands."""
-    options = mount.parse_options()
-    return tuple(name for name in MOUNT_ATTRIBUTES if name in options.clear or (name in _ATIME and name in options.set))

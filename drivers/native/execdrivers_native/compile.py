@@ -212,6 +212,22 @@ def _available(host: Host, *, confined: bool) -> int:
     return host.known_capabilities if confined else host.bounding
 
 
+def _kind(propagation: str | None) -> str:
+    return (propagation or "").removeprefix("r")
+
+
+def _check_propagation(spec: ContainerSpec) -> None:
+    """A root in memory, or the host's that is read-only as a whole, cannot take in what the host mounts later."""
+    if _kind(spec.rootfs_propagation) == "slave" and (spec.ephemeral or spec.rootfs is None):
+        why = "cannot be with ephemeral" if spec.ephemeral else "cannot be without a rootfs"
+        raise SpecError("rootfs_propagation", spec.rootfs_propagation, why, "bind what is to appear with 'rslave'")
+
+
+def _is_told(mount: Mount) -> bool:
+    """Whether what the host mounts in its source later is to appear in it."""
+    return mount.type == "bind" and _kind(mount.parse_options().propagation) in ("slave", "shared")
+
+
 class _Compiler:
     """One compilation: what several parts of the plan need to know, and the parts in the order of the plan."""
 
@@ -221,6 +237,7 @@ class _Compiler:
         self.host = host
         self.hooks = HookPoints(spec.hooks, id, directory, spec.annotations) if spec.hooks != _NO_HOOKS else None
         self.rootless = not host.privileged
+        _check_propagation(spec)
         namespaces.check(spec, host)
         self.joined = namespaces.joined(spec)
         self.user = rootfs.resolve_user(spec, _wanted_user(spec, host))
@@ -243,6 +260,8 @@ class _Compiler:
         adjust = spec.oom_score_adj if self.lends else None
         self.outside = {} if adjust is None else {"oom_score_adj": str(adjust)}
         self.mounts = self._mounts()
+        #: Without privilege it is the launcher that keeps mounts as slaves of the host's.
+        self.told = self.rootless and (self._receives() or any(map(_is_told, self.mounts)))
         cgroups.check(spec.resources, host.cgroups)
         self.devices = self._device_rules()
         self.cgroups = cgroups.plan(
@@ -288,6 +307,7 @@ class _Compiler:
             *([operation("unshare", rooted)] if rooted else []),
             *_confine(self.profile),
             operation("pivot"),
+            *self._root_propagation(),
             *_process(self.spec, self.user, self.id, self.host, confined=self.confined, groups=self.groups),
         ]
         if self.hooks:
@@ -387,24 +407,42 @@ class _Compiler:
 
     def _root(self) -> Iterator[Operation]:
         spec = self.spec
-        yield operation("propagation", "private")
+        receives = self._receives()
+        yield operation("propagation", "slave" if self.told else "private")
         nodev = ("nodev",) if self.nodev else ()
         path = rootfs.real_path(spec)
-        if self.lends:
+        lent = self.lends or (receives and not self.rootless)
+        if lent:
             whole = spec.rootfs is None and not spec.ephemeral
             attributes = ("ro", "nosuid", *nodev) if whole else nodev
-            yield operation("root_tree", self._tree(Tree(source=path, recursive=whole, recursive_set=attributes)))
+            relation = "slave" if receives else ""
+            tree = Tree(source=path, recursive=whole, recursive_set=attributes, propagation=relation)
+            yield operation("root_tree", self._tree(tree))
         if spec.ephemeral:
             size = (f"size={spec.ephemeral_size}",) if spec.ephemeral_size else ()
-            lower = "" if self.lends else path
+            lower = "" if lent else path
             yield operation("root_overlay", lower, nodev, int(self.confined), ("mode=700", *size))
-        elif self.lends:
+        elif lent:
             return
         elif spec.rootfs is None:
             yield operation("root", "/", 1, ("ro", "nosuid", *nodev))
         else:
             # A user namespace may not take a tree apart whose mounts another one locked together: take it whole.
             yield operation("root", path, int(self.confined), nodev)
+        if self.told and not receives:
+            yield operation("set_attributes", "/", 1, (), (), "private")
+
+    def _receives(self) -> bool:
+        """Whether the root is told of what the host mounts below the rootfs."""
+        asked = _kind(self.spec.rootfs_propagation) in ("slave", "shared")
+        return asked and self.spec.rootfs is not None and not self.spec.ephemeral
+
+    def _root_propagation(self) -> Iterator[Operation]:
+        """To the mount namespaces that are made in the container. When all is mounted: a shared root cannot be pivoted
+        to, and what is mounted before would be in them already."""
+        asked = self.spec.rootfs_propagation or ""
+        if _kind(asked) in ("shared", "unbindable"):
+            yield operation("set_attributes", "/", int(asked.startswith("r")), (), (), _kind(asked))
 
     def _mounts(self) -> tuple[Mount, ...]:
         """The defaults, each replaced by the spec's mount at its destination, then the spec's others."""
@@ -447,12 +485,14 @@ class _Compiler:
 
     def _file_systems(self) -> Iterator[Operation]:
         for mount in self.mounts:
+            if self.told and mount.type == "bind" and not mount.parse_options().propagation:
+                mount = attrs.evolve(mount, options=(*mount.options, "rprivate"))
             if mount.type == "cgroup":
                 v1 = bool(self.host.cgroups.v1)
                 yield from filesystems.cgroup_mounts(mount, self.cgroups, v1=v1, nodev=self.nodev)
             elif mount in self.spec.mounts and (mapping := self._mapping(mount)):
                 yield from self._lent(mount, *mapping)
-            elif self.lends and mount.type == "bind":
+            elif mount.type == "bind" and (self.lends or (_is_told(mount) and not self.rootless)):
                 yield from self._lent(mount)
             else:
                 yield from filesystems.mount(mount, nodev=self.nodev, rootless=self.confined)
@@ -485,7 +525,9 @@ class _Compiler:
     ) -> Iterator[Operation]:
         """A bind mount that the caller takes hold of."""
         tree, rest = filesystems.tree(mount, nodev=self.nodev)
-        tree = attrs.evolve(tree, uids=uids, gids=gids, map_all=mount.parse_options().ridmap)
+        # What a user namespace mounts is not for the host to have.
+        peers = tree.propagation == "shared" and not self.confined
+        tree = attrs.evolve(tree, uids=uids, gids=gids, map_all=mount.parse_options().ridmap, peers=peers)
         yield operation("attach", self._tree(tree), mount.destination)
         yield from rest
 

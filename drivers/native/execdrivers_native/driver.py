@@ -23,9 +23,9 @@ __all__ = ["NativeDriver"]
 #: What the driver enforces wherever it runs.
 _ALWAYS = frozenset(
     """
-    rootfs rootfs.host rootfs.readonly rootfs.ephemeral
+    rootfs rootfs.host rootfs.readonly rootfs.ephemeral rootfs.propagation
     mount.bind mount.tmpfs mount.proc mount.sysfs mount.devpts mount.mqueue mount.propagation mount.recursive
-    mount.replace-defaults
+    mount.tmpcopyup mount.replace-defaults
     namespace.pid namespace.mount namespace.uts namespace.ipc namespace.network namespace.cgroup
     namespace.host.network namespace.host.uts namespace.host.ipc namespace.host.cgroup namespace.host.time
     hostname domainname user cwd umask tty rlimits capabilities no-new-privileges oom-score-adj

@@ -65,6 +65,7 @@ def compile(spec: ContainerSpec, id: str, layout: Layout, bounding: int, cgroup:
     namespaces = {kind: spec.namespaces.get(kind, "private") for kind in defaults.NAMESPACES}
     cgroup = cgroup or cgroup_of(spec, id)
     own_uts = namespaces["uts"] == "private"
+    merged = mounts.compile(spec, nodev="CAP_SYS_ADMIN" not in capabilities.bounding)
     filled = spec.replace(
         rootfs=os.path.realpath(spec.rootfs or "/"),  # runc takes no symbolic link
         user=f"{user.uid}:{user.gid}",
@@ -75,7 +76,9 @@ def compile(spec: ContainerSpec, id: str, layout: Layout, bounding: int, cgroup:
         rlimits={name: limit for name, limit in spec.rlimits.items() if _raises(name, limit)},
         capabilities=Capabilities(**attrs.asdict(capabilities, recurse=False)),
         default_mounts=False,
-        mounts=mounts.compile(spec, nodev="CAP_SYS_ADMIN" not in capabilities.bounding),
+        mounts=merged,
+        # Else a runtime takes all of the host's mounts out of their groups before it binds any.
+        rootfs_propagation="shared" if mounts.shares(merged) else None,
         hostname=spec.hostname or (id[:63] if own_uts else None),
         domainname=None,
         resources=_resources(spec.resources, layout),

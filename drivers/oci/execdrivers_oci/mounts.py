@@ -48,7 +48,20 @@ def compile(spec: ContainerSpec, *, nodev: bool) -> tuple[Mount, ...]:
             listed = [mount.destination for mount in mounts]
             problem = f"have no {place}, without which no runtime makes a container"
             raise SpecError("mounts", listed, problem, f"add Mount({place!r}, {kind or 'tmpfs'!r}), or default_mounts")
-    return tuple(_with_nodev(mount) if nodev else mount for mount in mounts)
+    private = map(_with_propagation, mounts)
+    return tuple(_with_nodev(mount) if nodev else mount for mount in private)
+
+
+def shares(mounts: tuple[Mount, ...]) -> bool:
+    """Whether what the container mounts in one of them is to appear on the host."""
+    return any((mount.parse_options().propagation or "").endswith("shared") for mount in mounts)
+
+
+def _with_propagation(mount: Mount) -> Mount:
+    """Left to itself runc has a bind mount told of what the host mounts later."""
+    if mount.type != "bind" or mount.parse_options().propagation:
+        return mount
+    return attrs.evolve(mount, options=(*mount.options, "rprivate"))
 
 
 def _with_nodev(mount: Mount) -> Mount:

@@ -68,6 +68,13 @@ _REMEDIES = {
     ("apparmor", errno.EPERM): "mount a procfs at /proc, or set apparmor_profile='unconfined'",
     ("apparmor", errno.EXDEV): "something is mounted on the files of the container's /proc: leave those alone",
     ("apparmor", errno.EACCES): "the caller's own profile does not allow this change of profile",
+    ("copy-up", errno.EPERM): "a device node is not copied: list it in devices, or take it out of the directory",
+    ("copy-up", errno.ENOSPC): "what the tmpfs covers does not fit: give it a greater size= or nr_inodes=",
+    ("copy-up", errno.EINVAL): "check the mount's options; in a user namespace every owner must be mapped",
+    ("copy-up", errno.EOPNOTSUPP): "this kernel's tmpfs does not take the file's extended attributes",
+    ("copy-up", errno.EACCES): "what the tmpfs covers must be readable",
+    ("copy-up", errno.ENAMETOOLONG): "the directories are nested too deep to be copied",
+    ("copy-up", errno.ESTALE): "it was exchanged while it was copied",
     ("write", errno.EINVAL): "the kernel does not take this value",
     ("write", errno.ENOENT): "the kernel does not have this file",
 }

@@ -16,7 +16,17 @@ from execdrivers.launcher.operations import MOUNT_ATTRIBUTES, Operation, operati
 from execdrivers.launcher.trees import Tree
 from execdrivers.spec import ContainerSpec, Device, Mount
 
-__all__ = ["HOST_ROOT_MOUNTS", "cgroup_mounts", "device", "hidden_paths", "mount", "mounts", "standard_devices", "tree"]
+__all__ = [
+    "HOST_ROOT_MOUNTS",
+    "cgroup_mounts",
+    "cleared",
+    "device",
+    "hidden_paths",
+    "mount",
+    "mounts",
+    "standard_devices",
+    "tree",
+]
 
 #: Private places over the host's root when no rootfs is given.
 HOST_ROOT_MOUNTS = (
@@ -42,22 +52,30 @@ def mount(given: Mount, *, nodev: bool, rootless: bool) -> tuple[Operation, ...]
     """Any mount but one of cgroups. With ``nodev`` it gets that attribute even unasked."""
     options = given.parse_options()
     attributes = _attributes(given, nodev=nodev)
-    # With an atime mode goes the clearing of the old one, which mount_setattr(2) demands.
-    clear = tuple(
-        name for name in MOUNT_ATTRIBUTES if name in options.clear or (name in _ATIME and name in options.set)
-    )
+    clear = cleared(options.set, options.clear)
     propagation = (options.propagation or "").removeprefix("r")
     if given.type == "bind":
         below = set(options.recursive_set)
         if nodev and options.recursive_bind and "nodev" in attributes and "nodev" not in options.recursive_clear:
             below.add("nodev")  # a node made in a mount further down is to be as dead
-        recursive = (tuple(sorted(below)), tuple(sorted(options.recursive_clear)))
+        recursive = (tuple(sorted(below)), cleared(options.recursive_set, options.recursive_clear))
         whole = int(options.recursive_bind or rootless)
         return (operation("bind", given.source, given.destination, whole, attributes, clear, *recursive, propagation),)
-    made = operation("mount", given.type, given.source or given.type, given.destination, attributes, options.data)
+    if options.tmpcopyup:
+        named = any(option.startswith(("mode=", "uid=", "gid=")) for option in options.data)
+        made = operation(
+            "copy_up", given.source or "tmpfs", given.destination, attributes, int(not named), options.data
+        )
+    else:
+        made = operation("mount", given.type, given.source or given.type, given.destination, attributes, options.data)
     if not propagation:
         return (made,)
     return made, operation("set_attributes", given.destination, 0, (), (), propagation)
+
+
+def cleared(set: frozenset[str], clear: frozenset[str]) -> tuple[str, ...]:
+    """The attributes to be cleared: with a mode of access times goes the old one, as mount_setattr(2) demands."""
+    return tuple(name for name in MOUNT_ATTRIBUTES if name in clear or (name in _ATIME and name in set))
 
 
 def tree(given: Mount, *, nodev: bool) -> tuple[Tree, tuple[Operation, ...]]:

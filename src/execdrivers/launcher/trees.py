@@ -31,6 +31,8 @@ class Tree:
     recursive_set: tuple[str, ...] = ()
     recursive_clear: tuple[str, ...] = ()
     propagation: str = ""
+    #: With propagation "shared": of the host's group, where there is one. Else it is only told what is mounted there.
+    peers: bool = False
     uids: tuple[IdMapping, ...] = ()
     gids: tuple[IdMapping, ...] = ()
     map_all: bool = False
@@ -49,8 +51,7 @@ class Tree:
         if fd < 0:
             raise failed("open-tree", self.source, -fd)
         try:
-            # Of no group of the host's, but that a slave is still told what is mounted in it.
-            first = "slave" if self.propagation == "slave" else "private"
+            first = self._relation()
             self._set(fd, True, propagation=first)
             self._set(fd, True, self.recursive_set, self.recursive_clear)
             self._set(fd, False, self.set, self.clear)
@@ -62,6 +63,12 @@ class Tree:
             os.close(fd)
             raise
         return fd
+
+    def _relation(self) -> str:
+        """To the host's mount that it is a copy of; "" leaves it in the same group."""
+        if self.propagation == "shared":
+            return "" if self.peers else "slave"
+        return "slave" if self.propagation == "slave" else "private"
 
     def _set(
         self, fd: int, whole: bool, names: tuple[str, ...] = (), clear: tuple[str, ...] = (), propagation: str = ""

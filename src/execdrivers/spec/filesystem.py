@@ -44,7 +44,7 @@ _ATTRIBUTES: dict[str, tuple[str, bool]] = {
 _ATIME = frozenset({"noatime", "relatime", "strictatime"})
 _PROPAGATION = frozenset(f"{r}{name}" for r in ("", "r") for name in ("shared", "slave", "private", "unbindable"))
 #: What mount(8) knows and what asks for nothing that a new mount has not anyway.
-_NEUTRAL = frozenset({"defaults", "async", "loud", "nomand", "nolazytime", "noiversion"})
+_NEUTRAL = frozenset({"defaults", "async", "silent", "loud", "nomand", "nolazytime", "noiversion"})
 _FLAGS = frozenset({"tmpcopyup", "idmap", "ridmap"})
 
 
@@ -144,7 +144,13 @@ class Mount(Value):
         if self.type not in _TYPES:
             problem = "is missing" if self.type == "none" else "is not a mount type"
             raise SpecError("type", self.type, problem, nearest(self.type, _TYPES))
-        data = self.parse_options().data if self.options else ()
+        options = self.parse_options() if self.options else MountOptions()
+        data = options.data
+        if options.tmpcopyup and self.type != "tmpfs":
+            raise SpecError("options", "tmpcopyup", f"is not an option of {self.type} mounts", "use type='tmpfs'")
+        if "mand" in data:
+            problem = "asks for mandatory locks, which Linux has not had since 5.15"
+            raise SpecError("options", "mand", problem, "leave it out")
         if self.type == "bind":
             if not (self.source or "").startswith("/"):
                 problem = "is not an absolute path" if self.source else "is missing"

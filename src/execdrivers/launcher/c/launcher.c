@@ -208,6 +208,7 @@ static operation *const operations[] = {
     [ED_OP_AFFINITY] = op_affinity,
     [ED_OP_PERSONALITY] = op_personality,
     [ED_OP_HOOK] = op_hook,
+    [ED_OP_COPY_UP] = op_copy_up,
     [ED_OP_SYNC] = op_sync,
     [ED_OP_APPARMOR] = op_apparmor,
     [ED_OP_LANDLOCK] = op_landlock,

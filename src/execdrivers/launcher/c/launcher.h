@@ -47,6 +47,10 @@ int await_go(void);
 int receive_stdio(int fds[3]);
 
 /* mounts.c */
+int open_destination(const struct launcher *l, const char *path, int directory);
+int make_mount(struct launcher *l, const char *type, const char *source, struct args *options, uint64_t attributes);
+int set_attributes(int fd, int recursive, uint64_t set, uint64_t clear, uint64_t propagation);
+int attach(struct launcher *l, int mount, int destination, const char *path);
 int is_null_device(int fd);
 int make_mount(struct launcher *l, const char *type, const char *source, struct args *options, uint64_t attributes);
 int op_propagation(struct launcher *l, struct args *args);
@@ -85,6 +89,8 @@ int op_no_new_privileges(struct launcher *l, struct args *args);
 int op_umask(struct launcher *l, struct args *args);
 int op_chdir(struct launcher *l, struct args *args);
 int op_ready(struct launcher *l, struct args *args);
+/* copy.c */
+int op_copy_up(struct launcher *l, struct args *args);
 /* attributes.c */
 int op_keyring(struct launcher *l, struct args *args);
 int op_scheduler(struct launcher *l, struct args *args);

@@ -108,7 +108,7 @@ static int open_parent(const struct launcher *l, const char *path, const char **
 }
 
 /* The destination of a mount, made where missing: a directory, or an empty file. */
-static int open_destination(const struct launcher *l, const char *path, int directory)
+int open_destination(const struct launcher *l, const char *path, int directory)
 {
     int fd = open_inside(l, path, O_PATH);
     if (fd != -ENOENT)
@@ -149,7 +149,7 @@ int is_null_device(int fd)
     return is_node(fd, S_IFCHR, 1, 3);
 }
 
-static int set_attributes(int fd, int recursive, uint64_t set, uint64_t clear, uint64_t propagation)
+int set_attributes(int fd, int recursive, uint64_t set, uint64_t clear, uint64_t propagation)
 {
     struct mount_attr attr = {.attr_set = set, .attr_clr = clear, .propagation = propagation};
     if (!set && !clear && !propagation)
@@ -163,7 +163,7 @@ static int move_onto(int mount, int destination)
 }
 
 /* Mount onto what was opened as the path, and make it a ground, unless it lies on one. */
-static int attach(struct launcher *l, int mount, int destination, const char *path)
+int attach(struct launcher *l, int mount, int destination, const char *path)
 {
     long result = move_onto(mount, destination);
     if (result < 0)
@@ -221,14 +221,19 @@ int make_mount(struct launcher *l, const char *type, const char *source, struct 
     long result = 0;
     if (*source)
         result = sys5(__NR_fsconfig, context, FSCONFIG_SET_STRING, "source", source, 0);
+    const char *option = "";
     for (uint32_t n = options ? arg_count(options) : 0; n && result >= 0; n--)
-        result = fs_option(context, arg_str(options, NULL));
-    if (result >= 0)
+        result = fs_option(context, option = arg_str(options, NULL));
+    if (result >= 0) {
+        option = "";
         result = sys5(__NR_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
+    }
     if (result >= 0)
         result = sys3(__NR_fsmount, context, FSMOUNT_CLOEXEC, attributes);
-    if (result < 0)
+    if (result < 0) {
+        note(l, option); /* for want of the kernel's own words */
         note_fs_log(l, context);
+    }
     return (int)result;
 }
 

@@ -71,6 +71,8 @@ enum ed_op {
     ED_OP_ATTACH,        /* descriptor, destination: such mounts at a place in the container */
     ED_OP_HOOK,          /* point, path, args, env, directory, timeout, state: run a command of the spec's hooks; the state,
                             JSON but for the pid and the closing brace, is its input; seconds, 0: any */
+    ED_OP_COPY_UP,       /* source, destination, set, whole, options: a tmpfs with a copy of what it covers; the mode and
+                            owner of its root too */
     ED_OP_SYNC,          /* point: let the caller do what only it can (id maps, hooks), wait for its word to go on */
 };
 
