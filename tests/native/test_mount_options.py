@@ -65,7 +65,7 @@ def test_the_caller_takes_hold_of_what_has_to_do_with_the_hosts_mounts(
 ) -> None:
     (tree,) = plan(rootfs, mounts=[bind(tmp_path, "rbind", option, "rro")]).trees
     assert (tree.propagation, tree.peers, tree.recursive) == (option[1:], peers, True)
-    assert tree.recursive_set == ("ro",)
+    assert "ro" in tree.recursive_set
 
 
 def test_without_privilege_all_are_slaves_until_they_are_made_private(tmp_path: Path, rootfs: Path) -> None:
