@@ -64,7 +64,7 @@ def test_a_further_command_has_them_too() -> None:
         cpu_affinity={"initial": "0", "final": "1"},
         oom_score_adj=7,
     )
-    operations = compile.compile_exec(spec, "box", ROOT, {"namespaces": ["pid", "mount"], "joined": {}})
+    operations = compile.compile_exec(spec, "box", ROOT, compile.compile(spec, "box", ROOT).guarantees)
     names = [item.name for item in operations]
     assert names[:3] == ["write", "affinity", "join"]
     assert names.index("join") < names.index("keyring") < names.index("scheduler") < names.index("capabilities")
