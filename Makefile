@@ -4,7 +4,7 @@ PY := .venv/bin/python
 # What depends on the kernel at hand; the rest is the same everywhere.
 VM_TESTS := tests/launcher tests/native tests/conformance/test_native.py
 
-.PHONY: help run test test-vm lint types bench matrix setup clean
+.PHONY: help run test test-vm lint types bench matrix compare setup clean
 
 help:
 	@echo "make run    run a contained process and show what it sees, next to the host"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint   ruff and import-linter"
 	@echo "make types  mypy --strict"
 	@echo "make matrix docs/drivers.md, from a run of the conformance kit on every driver (as root)"
+	@echo "make compare the table in docs/security.md: what is in reach beside docker, podman and bubblewrap (as root)"
 	@echo "make bench  launch times and how they depend on the caller's memory"
 	@echo "make clean  remove .venv and everything built"
 
@@ -39,6 +40,10 @@ lint: setup
 
 types: setup
 	@$(PY) -m mypy
+
+compare:
+	@tools/setup compare
+	@$(PY) tools/compare-isolation
 
 bench: setup
 	@$(PY) -m benchmarks $(ARGS)
