@@ -47,6 +47,8 @@ __all__ = ["NativePlan", "compile", "compile_exec", "exec_device_rules"]
 _DEFAULT_NAMESPACES = ("pid", "mount", "uts", "ipc", "network", "cgroup")
 #: Type of mount → the namespace that it shows, and where the host has its own.
 _SHOWS = {"sysfs": ("network", "/sys"), "mqueue": ("ipc", "/dev/mqueue"), "proc": ("pid", "/proc")}
+#: The kernel whose overlayfs takes layers with mapped ids.
+_MAPPED_LAYERS = (5, 19)
 #: The launcher's first descriptor for whatever else it is given.
 _FIRST_DESCRIPTOR = 6
 #: Points at which the launcher waits: in namespaces that it has joined; in its user namespace, for its mappings.
@@ -361,7 +363,8 @@ class _Compiler:
         if self.joined:
             unified = any(cgroup.version == 2 for cgroup in self.cgroups)
             cgroup = _FIRST_DESCRIPTOR + len(self.joined) if unified else 0
-            yield operation("enter", ENTERED, new, cgroup, tuple(self.joined))
+            # Without privilege it needs its own files of /proc; what is inside sees it then in no case.
+            yield operation("enter", ENTERED, new, cgroup, int(self.rootless), tuple(self.joined))
 
     def _identity_maps(self) -> Iterator[Operation]:
         if self.maps is not None and self.maps.writer == "launcher":
@@ -415,8 +418,16 @@ class _Compiler:
         if lent:
             whole = spec.rootfs is None and not spec.ephemeral
             attributes = ("ro", "nosuid", *nodev) if whole else nodev
+            uids, gids = self._layer_mapping(path)
             relation = "slave" if receives else ""
-            tree = Tree(source=path, recursive=whole, recursive_set=attributes, propagation=relation)
+            tree = Tree(
+                source=path,
+                recursive=whole,
+                recursive_set=attributes,
+                propagation=relation,
+                uids=uids,
+                gids=gids,
+            )
             yield operation("root_tree", self._tree(tree))
         if spec.ephemeral:
             size = (f"size={spec.ephemeral_size}",) if spec.ephemeral_size else ()
@@ -443,6 +454,15 @@ class _Compiler:
         asked = self.spec.rootfs_propagation or ""
         if _kind(asked) in ("shared", "unbindable"):
             yield operation("set_attributes", "/", int(asked.startswith("r")), (), (), _kind(asked))
+
+    def _layer_mapping(self, path: str) -> tuple[tuple[IdMapping, ...], tuple[IdMapping, ...]]:
+        """Under a layer that takes all changes files have the ids inside that they have on the disk, where nothing is
+        written; unless they are the container's already."""
+        ephemeral = self.spec.ephemeral and self.spec.rootfs is not None
+        if self.maps is None or not ephemeral or self.host.kernel < _MAPPED_LAYERS:
+            return (), ()
+        owner = os.stat(path)
+        return ((), ()) if self.maps.own(owner.st_uid, owner.st_gid) else (self.maps.uids, self.maps.gids)
 
     def _mounts(self) -> tuple[Mount, ...]:
         """The defaults, each replaced by the spec's mount at its destination, then the spec's others."""

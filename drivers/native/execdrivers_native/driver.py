@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from execdrivers import __version__, apparmor, cgroups, pidfd
+from execdrivers import __version__, apparmor, cgroups
 from execdrivers.cgroups import CgroupDir, devices
 from execdrivers.driver import CreateRequest, Driver, Plan, Probe, Problem
 from execdrivers.launcher import landlock_features
@@ -142,7 +142,7 @@ class NativeDriver(Driver):
                 hooks=hooks,
                 poststop=hooks.leave_poststop() if hooks else "",
             )
-            start.spawn(request.stdio, handle.hold)
+            start.spawn(request.stdio, handle)
         except BaseException:
             if start is not None:
                 start.close()
@@ -158,7 +158,6 @@ class NativeDriver(Driver):
         return handle
 
     def recover(self, id: str, state: Mapping[str, Any], directory: str) -> NativeHandle:
-        fd = pidfd.open_checked(state["pid"], state["start_time"]) if state["pid"] else None
         made = [CgroupDir.from_dict(data) for data in state["cgroups"]]
         handle = NativeHandle(
             id=id,
@@ -170,5 +169,5 @@ class NativeDriver(Driver):
             guarantees=state["guarantees"],
             poststop=state["poststop"],
         )
-        handle.found(state["pid"], state["start_time"], fd)
+        handle.find(state)
         return handle

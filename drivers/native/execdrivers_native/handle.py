@@ -50,6 +50,9 @@ class NativeHandle(Handle):
     ) -> None:
         self.pid: int | None = None
         self.exit_fd = -1
+        #: In a pid namespace of others: a pidfd of the first process, and who tells its end.
+        self._inside = -1
+        self._outside: Mapping[str, Any] | None = None
         self._id = id
         self._later = f"{directory}/{_LATER}"
         self._host = host
@@ -73,11 +76,22 @@ class NativeHandle(Handle):
         self.pid, self.exit_fd = child
         self._start_time = pidfd.start_time(child.pid)
 
-    def found(self, pid: int | None, start_time: int | None, exit_fd: int | None) -> None:
-        """Hold the first process that another program has started; without its pidfd it has ended."""
-        self._start_time = start_time
-        if exit_fd is not None:
-            self.pid, self.exit_fd = pid, exit_fd
+    def hold_inside(self, first: Started) -> None:
+        """Take hold of the first process, whose parent, which we hold already, stays outside and ends as it does."""
+        self._outside = {"pid": self.pid, "start_time": self._start_time}
+        self.pid, self._inside = first
+        self._start_time = pidfd.start_time(first.pid)
+
+    def find(self, state: Mapping[str, Any]) -> None:
+        """Hold the processes that another program has started, unless they have ended."""
+        self._start_time, self._outside = state["start_time"], state["outside"]
+        ends = self._outside or state
+        fd = pidfd.open_checked(ends["pid"], ends["start_time"])
+        if fd is not None:
+            self.pid, self.exit_fd = state["pid"], fd
+        if self._outside:
+            inside = pidfd.open_checked(state["pid"], state["start_time"])
+            self._inside = -1 if inside is None else inside
 
     def start(self) -> None:
         assert self._launch is not None
@@ -86,9 +100,14 @@ class NativeHandle(Handle):
             self._hooks.run_all("poststart", self.pid)
 
     def signal(self, number: signal.Signals) -> None:
-        if self.exit_fd < 0:
+        first = self._first()
+        if first < 0:
             raise ProcessLookupError(f"container process {self.pid} has ended")
-        signal.pidfd_send_signal(self.exit_fd, number)
+        signal.pidfd_send_signal(first, number)
+
+    def _first(self) -> int:
+        """A pidfd of the first process, or of who is to become it."""
+        return self.exit_fd if self._outside is None else self._inside
 
     def kill(self) -> None:
         if "pid" not in self._namespaces:
@@ -126,6 +145,9 @@ class NativeHandle(Handle):
 
     def close(self) -> None:
         super().close()
+        if self._inside >= 0:
+            os.close(self._inside)
+            self._inside = -1
         if self._launch is not None:
             self._launch.close()
 
@@ -150,7 +172,7 @@ class NativeHandle(Handle):
         if rules := exec_device_rules(request.spec, self._host, self._guarantees["capabilities"]):
             self._extend("exec", self._plan(None, rules))
         operations = compile_exec(request.spec, self._id, self._host, self._guarantees)
-        return join(operations, request.stdio, self.exit_fd, lambda pid: cgroups.move(self._cgroups(), lambda: (pid,)))
+        return join(operations, request.stdio, self._first(), lambda pid: cgroups.move(self._cgroups(), lambda: (pid,)))
 
     def pause(self) -> None:
         layout, path = self._host.cgroups, self._cgroups_path
@@ -197,6 +219,7 @@ class NativeHandle(Handle):
         return {
             "pid": self.pid,
             "start_time": self._start_time,
+            "outside": self._outside,
             "cgroups": [attrs.asdict(cgroup) for cgroup in self._made],
             "cgroups_path": self._cgroups_path,
             "nodes": list(self._nodes),

@@ -46,9 +46,13 @@ class IdMaps:
         sides = [tuple(map(IdMapping.from_dict, guarantees[f"{kind}_mappings"])) for kind in ("uid", "gid")]
         return cls(sides[0], sides[1], guarantees["mapped_by"])
 
+    def own(self, uid: int, gid: int) -> bool:
+        """Whether these ids of the host's are the container's."""
+        return uid in _hosts(self.uids) and gid in _hosts(self.gids)
+
     def root(self, user: User, host: Host) -> tuple[int, int] | None:
         """The uid and gid that set up the container; None: those that the caller's own are mapped to."""
-        if not host.privileged and host.uid in _hosts(self.uids) and host.gid in _hosts(self.gids):
+        if not host.privileged and self.own(host.uid, host.gid):
             return None
         return (0 if 0 in _inside(self.uids) else user.uid, 0 if 0 in _inside(self.gids) else user.gid)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from execdrivers.errors import LaunchError
-from execdrivers.launcher import Launch, Started, spawn_launcher
+from execdrivers.launcher import Launch, spawn_launcher
 from execdrivers.launcher.ids import open_user_namespace
 from execdrivers.launcher.trees import Tree
 from execdrivers_native import namespaces
@@ -16,15 +16,13 @@ from execdrivers_native.compile import CREATE_HOOKS, ENTERED, MAPPED, NativePlan
 if TYPE_CHECKING:
     from execdrivers.cgroups import CgroupDir
     from execdrivers.driver import Stdio
+    from execdrivers_native.handle import NativeHandle
 
 __all__ = ["Start"]
 
 
 class Start:
-    """One launch of a compiled plan, up to the point where it waits to be let go.
-
-    ``hold`` is called with the container's first process: at once, or when it has joined its namespaces.
-    """
+    """One launch of a compiled plan, up to the point where it waits to be let go."""
 
     def __init__(self, compiled: NativePlan, made: Sequence[CgroupDir]) -> None:
         """Raises `SpecError` and `LaunchError`; nothing is open then."""
@@ -41,13 +39,13 @@ class Start:
             self.close()
             raise
 
-    def spawn(self, stdio: Stdio, hold: Callable[[Started], object]) -> None:
-        """Start the launcher. Raises `LaunchError`; nothing is left then."""
+    def spawn(self, stdio: Stdio, handle: NativeHandle) -> None:
+        """Start the launcher, of which the handle takes hold. Raises `LaunchError`; nothing is left then."""
         compiled = self._compiled
         # What joins others is born in its cgroup afterwards; the first of its descriptors are those of the namespaces.
         cgroup = -1 if compiled.joined or self._cgroup < 0 else self._cgroup
         more = [fd for fd in self._descriptors if fd != cgroup]
-        self._hold = hold
+        self._handle = handle
         child = spawn_launcher(
             self.launch,
             stdio,
@@ -57,7 +55,7 @@ class Start:
             more=more,
         )
         self._close_descriptors()
-        hold(child)
+        handle.hold(child)
 
     def ready(self) -> None:
         """Wait until all is done but the command. Raises `LaunchError`."""
@@ -93,9 +91,12 @@ class Start:
                 os.close(fd)
 
     def _entered(self) -> None:
-        """The process that has joined the namespaces is the container's first; its maker has done its part."""
+        """The process that has joined the namespaces is the container's first."""
         assert self.launch.entered is not None
-        self._hold(self.launch.entered)
+        if "pid" in self._compiled.joined:
+            self._handle.hold_inside(self.launch.entered)
+        else:
+            self._handle.hold(self.launch.entered)
 
     def _mapped(self) -> None:
         """The launcher is in its user namespace, and has not the host's rights any more."""

@@ -75,6 +75,8 @@ _REMEDIES = {
     ("copy-up", errno.EACCES): "what the tmpfs covers must be readable",
     ("copy-up", errno.ENAMETOOLONG): "the directories are nested too deep to be copied",
     ("copy-up", errno.ESTALE): "it was exchanged while it was copied",
+    ("write", errno.ERANGE): "a clock may not be below 0 or beyond 146 years (time_namespaces(7))",
+    ("identity", errno.EINVAL): "the user namespace does not have this uid or gid, or one of the groups",
     ("write", errno.EINVAL): "the kernel does not take this value",
     ("write", errno.ENOENT): "the kernel does not have this file",
 }

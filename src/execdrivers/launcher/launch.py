@@ -61,8 +61,9 @@ class Launch:
         self.operations = tuple(operations)
         self._stdio = stdio
         self._points = points or {}
-        #: Who goes on in joined namespaces (operation enter), from its point on: a child of ours, whose pidfd is the
-        #: caller's to close. Who was started for that has ended.
+        #: Who goes on in joined namespaces (operation enter), from its point on; the pidfd is the caller's to close.
+        #: Who was started for that ends, and the other is a child of ours; in a pid namespace of others it ends as the
+        #: other does.
         self.entered: Started | None = None
         #: Of the launcher as the host sees it, once `ready`; set early where the launcher is our own child.
         self.pid: int | None = None

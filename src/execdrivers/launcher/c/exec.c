@@ -157,8 +157,19 @@ __attribute__((noreturn)) static void end_as(int status)
         sys1(__NR_exit_group, number ? 128 + number : status >> 8 & 0xff);
 }
 
-/* The process that joins is our child, since a pid namespace takes in children alone; we stay outside to reap it, lest
- * a zombie hold up the end of the container. */
+/* Stay outside for a child that is in the pid namespace of others, lest a zombie that nobody waits for hold up the end of
+ * that namespace. */
+__attribute__((noreturn)) static void wait_outside(long child)
+{
+    sys3(__NR_close_range, 0, ~0U, 0);
+    sys5(__NR_prctl, PR_SET_NAME, "execdrivers-join", 0, 0, 0);
+    int status = 0;
+    while (sys4(__NR_wait4, child, &status, __WALL, NULL) == -EINTR)
+        ;
+    end_as(status);
+}
+
+/* The process that joins is our child, since a pid namespace takes in children alone; we stay outside. */
 int op_join(struct launcher *l, struct args *args)
 {
     uint64_t flags = arg_int(args), capabilities = arg_int(args);
@@ -179,13 +190,8 @@ int op_join(struct launcher *l, struct args *args)
     long child = sys2(__NR_clone3, &clone, sizeof clone);
     if (child <= 0)
         return (int)child;
-    sys3(__NR_close_range, 0, ~0U, 0);
-    sys5(__NR_prctl, PR_SET_NAME, "execdrivers-join", 0, 0, 0);
     (void)l;
-    int status = 0;
-    while (sys4(__NR_wait4, child, &status, __WALL, NULL) == -EINTR)
-        ;
-    end_as(status);
+    wait_outside(child);
 }
 
 #define KINDS 8 /* of namespaces */
@@ -210,13 +216,15 @@ static int enter_namespaces(const uint64_t *kinds, uint32_t count)
 }
 
 /* Who enters a pid namespace is not in it, only its children are; and new namespaces belong to the user namespace that
- * their maker is in. So a child goes on, and it is made the caller's own, who must reap it and know it by pidfd. */
+ * their maker is in. So a child goes on, known to the caller by pidfd: the caller's own child, or, in a pid namespace of
+ * others, ours, as which we end. */
 int op_enter(struct launcher *l, struct args *args)
 {
     uint64_t kinds[KINDS];
     arg_str(args, NULL); /* the point's name is for the caller */
     uint64_t new_namespaces = arg_int(args);
     uint64_t cgroup = arg_int(args);
+    int dumpable = (int)arg_int(args);
     uint32_t count = arg_count(args);
     if (count > KINDS)
         return -EINVAL;
@@ -231,8 +239,15 @@ int op_enter(struct launcher *l, struct args *args)
         result = sys3(__NR_close_range, ED_LAUNCHER_FD + 1, ED_LAUNCHER_FD + count, 0);
     if (result < 0)
         return (int)result;
-    int pidfd = -1;
-    struct clone_args clone = {.flags = CLONE_PARENT | CLONE_PIDFD | new_namespaces, .pidfd = (uintptr_t)&pidfd};
+    int pidfd = -1, among_others = 0;
+    for (uint32_t i = 0; i < count; i++)
+        among_others |= kinds[i] == CLONE_NEWPID;
+    hear_of_children();
+    struct clone_args clone = {.flags = CLONE_PIDFD | new_namespaces, .pidfd = (uintptr_t)&pidfd};
+    if (among_others)
+        clone.exit_signal = SIGCHLD;
+    else
+        clone.flags |= CLONE_PARENT;
     if (cgroup) {
         clone.flags |= CLONE_INTO_CGROUP;
         clone.cgroup = cgroup;
@@ -242,11 +257,15 @@ int op_enter(struct launcher *l, struct args *args)
         return (int)child;
     if (child > 0) {
         send_message(l, ED_ENTERED, (int)child, pidfd);
+        if (among_others)
+            wait_outside(child);
         for (;;)
             sys1(__NR_exit_group, 0);
     }
     if (cgroup)
         sys1(__NR_close, cgroup);
+    if (dumpable)
+        sys5(__NR_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
     return await_go();
 }
 
