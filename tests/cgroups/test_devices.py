@@ -244,6 +244,7 @@ NULL, TERMINAL, DISK, KMSG, MAKE_DISK = _questions("c 1:3 rw", "c 136:7 rw", "b 
         ([DeviceRule(True, "c", 1, 11, "r")], [], [NULL, KMSG], [DISK, MAKE_DISK]),
         ([DeviceRule(False, "c", 1, 3)], [], [NULL], [DISK]),
         (None, [Device("/dev/x", "c", 1, 11, access="r")], [NULL, KMSG], [("c", 1, 11, frozenset("w")), DISK]),
+        (None, [Device("/dev/x", "c", 1, 3, access="r")], [NULL], [KMSG]),
         ([], [Device("/dev/x", "b", 8, 0, access="w")], [NULL, KMSG, MAKE_DISK], [DISK]),
         ([DeviceRule(False)], [Device("/dev/x", "b", 8, 0), Device("/dev/p", "p")], [DISK, NULL], [KMSG]),
     ],

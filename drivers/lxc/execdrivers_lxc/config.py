@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from execdrivers import cgroups, defaults, users
+from execdrivers.cgroups import devices
 from execdrivers.driver import Plan, Step
 from execdrivers.errors import SpecError
 from execdrivers.launcher import (
@@ -263,12 +264,22 @@ class _Renderer:
             prefix = "lxc.cgroup2" if self.host.cgroups.version(controller) == 2 else "lxc.cgroup"
             for name, value in files:
                 yield f"{prefix}.{name}", value
+        prefix = "lxc.cgroup" if "devices" in self.host.cgroups.v1 else "lxc.cgroup2"
+        for name, value in self._device_rules():
+            yield f"{prefix}.{name}", value
         if self._notes_oom:
             version = self.host.cgroups.version("memory")
             point = self.host.cgroups.v1.get("memory") or self.host.cgroups.v2
             file = f"{point}/{self.cgroup}/{'memory.oom_control' if version == 1 else 'memory.events'}"
             note = f"{self.directory}/lxc/{self.id}/oom"
             yield "lxc.hook.stop", checked(f"cp {shlex.quote(file)} {shlex.quote(note)}", "resources.memory")
+
+    def _device_rules(self) -> list[tuple[str, str]]:
+        """Those that must be there unasked. LXC reads the form of v1 on v2 as well."""
+        asked = self.spec.resources.devices
+        if not devices.needed(asked, self.mounts, nodev=self.nodev):
+            return []
+        return devices.v1_files(devices.rules(asked, devices.nodes(self.spec.devices)))
 
     # --- the file system
 
@@ -314,8 +325,10 @@ class _Renderer:
         words = ["rbind" if options.recursive_bind else "bind"]
         words += self._create(spot, directory=os.path.isdir(source))
         self.entries.append(entry(source, spot.path, "none", words, f"{field}.destination"))
-        below = filesystems.cleared(options.recursive_set, options.recursive_clear)
-        whole = (tuple(sorted(options.recursive_set)), below)
+        below = set(options.recursive_set)
+        if self.nodev and options.recursive_bind and "nodev" in self._attributes(mount):
+            below |= {"nodev"} - options.recursive_clear  # a node made in a mount further down is to be as dead
+        whole = (tuple(sorted(below)), filesystems.cleared(options.recursive_set, options.recursive_clear))
         if any(whole):
             self.operations.append(operation("set_attributes", spot.path, 1, *whole, ""))
         top = (

@@ -347,16 +347,12 @@ class _Compiler:
         return self.spec.resources if limited or not self.rootless else None
 
     def _device_rules(self) -> tuple[Rule, ...]:
-        """Rules that something asks for, or those by default where the attribute ``nodev`` is not all there is to say.
-
-        It is not for a container that may remount, and where /dev is the host's.
-        """
+        """Rules that something asks for, or those that must be there unasked."""
         spec = self.spec
         rules = devices.rules(spec.resources.devices, devices.nodes(spec.devices))
         if "cgroup.devices" in required(spec):
             return rules
-        opens = not self.nodev or any(mount.destination == "/dev" and mount.type == "bind" for mount in self.mounts)
-        needed = opens and spec.resources.devices != () and not self.rootless
+        needed = devices.needed(spec.resources.devices, self.mounts, nodev=self.nodev) and not self.rootless
         return rules if needed and cgroups.device_rules_problem(self.host.cgroups) is None else ()
 
     def _enter(self, new: tuple[str, ...]) -> Iterator[Operation]:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from execdrivers.errors import SpecError
 
 if TYPE_CHECKING:
-    from execdrivers.spec import Device, DeviceRule
+    from execdrivers.spec import Device, DeviceRule, Mount
 
-__all__ = ["ALLOW_ALL", "Rule", "given", "nodes", "rules", "transition", "v1_files"]
+__all__ = ["ALLOW_ALL", "Rule", "given", "needed", "nodes", "rules", "transition", "v1_files"]
 
 
 class Rule(NamedTuple):
@@ -71,7 +71,7 @@ def given(spec_rules: Iterable[DeviceRule]) -> tuple[Rule, ...]:
 
 
 def nodes(devices: Iterable[Device]) -> tuple[Rule, ...]:
-    """What the nodes of a spec are given, and no more, whatever other rules say."""
+    """What the nodes of a spec are given, and no more, whatever other rules say of any but the standard devices."""
     result: list[Rule] = []
     for device in devices:
         if device.type != "p":
@@ -92,10 +92,20 @@ def rules(spec_rules: Sequence[DeviceRule] | None, of_nodes: Iterable[Rule]) -> 
     """
     from execdrivers.spec.resources import DENY_ALL
 
-    if spec_rules is not None and not spec_rules:
-        return (ALLOW_ALL, *of_nodes)
-    own = _MAKE_NODES if spec_rules is None or tuple(spec_rules) == DENY_ALL else given(spec_rules)
-    return (*own, *_STANDARD, *of_nodes)
+    if spec_rules is None or tuple(spec_rules) == DENY_ALL:
+        own = _MAKE_NODES
+    else:
+        own = given(spec_rules) or (ALLOW_ALL,)
+    return (*own, *of_nodes, *_STANDARD)
+
+
+def needed(spec_rules: Sequence[DeviceRule] | None, mounts: Iterable[Mount], *, nodev: bool) -> bool:
+    """Whether rules must be there unasked, since the attribute ``nodev`` of mounts is not all there is to say.
+
+    It is not for a container that may remount, which so has no mounts with it, and where /dev is a bind of the host's.
+    """
+    opens = not nodev or any(mount.destination == "/dev" and mount.type == "bind" for mount in mounts)
+    return opens and spec_rules != ()
 
 
 # --- the form of v1 -------------------------------------------------------------------------------------------------
