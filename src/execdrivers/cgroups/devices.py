@@ -92,10 +92,8 @@ def rules(spec_rules: Sequence[DeviceRule] | None, of_nodes: Iterable[Rule]) -> 
     """
     from execdrivers.spec.resources import DENY_ALL
 
-    if spec_rules is None or tuple(spec_rules) == DENY_ALL:
-        own = _MAKE_NODES
-    else:
-        own = given(spec_rules) or (ALLOW_ALL,)
+    denied = spec_rules is None or tuple(spec_rules) == DENY_ALL
+    own = _MAKE_NODES if denied else given(spec_rules or ()) or (ALLOW_ALL,)
     return (*own, *of_nodes, *_STANDARD)
 
 
