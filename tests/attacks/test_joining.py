@@ -106,6 +106,19 @@ def test_control_a_runtime_on_a_disk_is_overwritten_by_such_a_command(
     assert Path(runtime).read_bytes().startswith(b"#!/owned")
 
 
+def test_a_container_that_comes_into_the_same_pid_namespace(engine: Engine, hostile: Path, witness: Path) -> None:
+    """It is seen from its first step on, with all that the launcher still has; and cannot be looked into."""
+
+    def act(container: Any) -> None:
+        namespaces = {"pid": f"/proc/{container.pid}/ns/pid"}
+        for _ in range(60):
+            engine.run(["true"], rootfs=hostile, driver="native", namespaces=namespaces, timeout=30)
+
+    achieved, counts = watch(engine, hostile, witness, act)
+    assert not achieved
+    assert int(counts["looks"]) > 60
+
+
 def test_control_a_process_that_joins_by_hand_is_robbed(
     engine: Engine, hostile: Path, witness: Path, naive: Path, tmp_path: Path
 ) -> None:
