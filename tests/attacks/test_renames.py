@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from execdrivers import Engine, LaunchError
+from execdrivers import Engine, LaunchError, Mount
 from execdrivers.launcher import Operation, operation
 
 from .report import ATTACK, won
@@ -151,3 +151,21 @@ def test_control_another_node_is_bound(naive: Path, hostile: Path) -> None:
     assert not won(naive_steps(naive, hostile, {}, *read))
     swap = lambda: exchange(hostile / "node", other_node(hostile))  # noqa: E731
     assert won(naive_steps(naive, hostile, {"node": swap}, *read)) == ["/node"]
+
+
+def test_masks_below_mounts_of_the_spec(engine: Engine, own_rootfs: Path, tmp_path: Path) -> None:
+    """Also through a mount on a mount, and through a link that leads from one to another."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    (volume / "secret").write_text("secret")
+    (volume / "link").symlink_to("/etc/group")
+    done = engine.run(
+        ["sh", "-c", "cat /data/volume/secret /etc/group"],
+        rootfs=own_rootfs,
+        driver="native",
+        mounts=[Mount("/data", "tmpfs", "tmpfs", ()), Mount("/data/volume", "bind", str(volume), ("bind",))],
+        masked_paths=["/data/volume/secret", "/data/volume/link"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
