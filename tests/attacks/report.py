@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-__all__ = ["ATTACK", "lost", "won"]
+__all__ = ["ATTACK", "UNCONFINED", "lost", "won"]
 
 #: The attacker's place in the rootfs.
 ATTACK = "/bin/attack"
+#: For controls: each of the two would stop by itself what else only one other thing stops.
+UNCONFINED: dict[str, Any] = {"seccomp": "unconfined", "apparmor_profile": "unconfined"}
 
 
 def won(lines: Iterable[str]) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from execdrivers import DEVNULL, PIPE, ContainerSpec, Engine
 
-from .report import ATTACK, won
+from .report import ATTACK, UNCONFINED, won
 
 pytestmark = pytest.mark.needs("root", "busybox")
 
@@ -64,7 +64,7 @@ def test_a_user_namespace_gains_nothing(attack: Attack) -> None:
 
 
 def test_control_without_masks_proc_is_mounted_anew(attack: Attack) -> None:
-    options = {"masked_paths": (), "readonly_paths": (), "seccomp": "unconfined"}
+    options = {"masked_paths": (), "readonly_paths": (), **UNCONFINED}
     assert {"unshare(CLONE_NEWUSER)", "mount proc"} <= set(won(attack("userns", **options)))
 
 

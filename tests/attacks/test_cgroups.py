@@ -14,7 +14,7 @@ import pytest
 
 from execdrivers import DEVNULL, PIPE, ContainerSpec, Engine
 
-from .report import ATTACK, won
+from .report import ATTACK, UNCONFINED, won
 
 pytestmark = pytest.mark.needs("root", "busybox")
 
@@ -75,7 +75,7 @@ def test_no_program_is_run_for_a_container(attack: Attack, hierarchy: str, agent
 
 
 def test_control_with_sys_admin_the_kernel_runs_it(attack: Attack, hierarchy: str, agent: Path) -> None:
-    options = {"capabilities": {"add": ["SYS_ADMIN"]}, "namespaces": {"cgroup": "host"}, "seccomp": "unconfined"}
+    options = {"capabilities": {"add": ["SYS_ADMIN"]}, "namespaces": {"cgroup": "host"}, **UNCONFINED}
     lines = attack("release-agent", hierarchy, agent, **options)
     assert "release_agent directly" in won(lines)
     assert ran(agent, 20)
@@ -116,7 +116,7 @@ def test_a_limit_cannot_be_raised_from_within(engine: Engine, hostile: Path) -> 
 
 
 def test_control_with_sys_admin_it_is_raised(engine: Engine, hostile: Path) -> None:
-    options = {"capabilities": {"add": ["SYS_ADMIN"]}, "seccomp": "unconfined"}
+    options = {"capabilities": {"add": ["SYS_ADMIN"]}, **UNCONFINED}
     achieved, limit = raise_the_limit(engine, hostile, **options)
     assert "raise the limit" in achieved
     assert limit == "max"

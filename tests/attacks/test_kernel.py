@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from .report import lost, won
+from .report import UNCONFINED, lost, won
 
 pytestmark = pytest.mark.needs("root", "busybox")
 
@@ -50,7 +50,7 @@ def test_the_hosts_memory_and_ports(attack: Attack) -> None:
 
 
 def test_control_a_container_that_may_remount_and_has_all_devices(attack: Attack) -> None:
-    options = {"capabilities": {"add": ["ALL"]}, "seccomp": "unconfined", "resources": {"devices": [{"allow": True}]}}
+    options = {"capabilities": {"add": ["ALL"]}, **UNCONFINED, "resources": {"devices": [{"allow": True}]}}
     assert "/dev" in won(attack("node", "b", *_disk(), **options))
 
 
@@ -70,7 +70,7 @@ def test_a_file_of_the_hosts_by_its_handle(attack: Attack, witness: Path) -> Non
 
 
 def test_control_with_dac_read_search_it_is_opened(attack: Attack, witness: Path) -> None:
-    options = {"capabilities": {"add": ["DAC_READ_SEARCH"]}, "seccomp": "unconfined"}
+    options = {"capabilities": {"add": ["DAC_READ_SEARCH"]}, **UNCONFINED}
     assert won(attack("shocker", *_handle(witness), **options)) == ["open_by_handle_at"]
 
 
@@ -98,7 +98,7 @@ def test_files_that_the_kernel_acts_on(attack: Attack, path: str, options: dict[
 
 def test_control_without_read_only_paths_they_are_written_to(attack: Attack) -> None:
     path = "/proc/sys/kernel/core_pattern"
-    assert won(attack("write", path, Path(path).read_text(), readonly_paths=())) == [path]
+    assert won(attack("write", path, Path(path).read_text(), readonly_paths=(), **UNCONFINED)) == [path]
 
 
 def test_the_kernels_log(attack: Attack) -> None:
@@ -106,5 +106,5 @@ def test_the_kernels_log(attack: Attack) -> None:
 
 
 def test_control_the_log_with_a_capability(attack: Attack) -> None:
-    lines = attack("kmsg", capabilities={"add": ["SYSLOG"]}, seccomp="unconfined")
+    lines = attack("kmsg", capabilities={"add": ["SYSLOG"]}, **UNCONFINED)
     assert {"syslog(2)", "/proc/kmsg"} <= set(won(lines))
