@@ -92,6 +92,9 @@ forgets("IgnoresRlimits", "TestProcess::test_limits_as_the_host_sees_them", "rli
 forgets("IgnoresMounts", "TestMounts::test_tmpfs", "mounts")
 forgets("IgnoresInit", "TestInit::test_signal_by_itself", "init")
 forgets("IgnoresSysctls", "TestNamespaces::test_sysctl", "sysctls")
+forgets("IgnoresMappings", "TestIds::test_user_mappings", "uid_mappings", "gid_mappings")
+forgets("IgnoresOffsets", "TestNamespaces::test_time_offsets", "time_offsets")
+forgets("IgnoresPaths", "TestNamespaces::test_join[network]", "namespaces")
 forgets("IgnoresEphemeral", "TestFilesystem::test_ephemeral_changes_are_dropped", "ephemeral", "ephemeral_size")
 
 # --- less safe than it should be ------------------------------------------------------------------------------------

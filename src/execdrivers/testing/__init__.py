@@ -39,6 +39,7 @@ AREAS = {
     "TestMounts": "mounts",
     "TestDevices": "devices",
     "TestNamespaces": "namespaces",
+    "TestIds": "ids",
     "TestIsolation": "isolation",
     "TestLimits": "limits",
     "TestLandlock": "landlock",

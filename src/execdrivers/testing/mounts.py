@@ -267,15 +267,6 @@ class TestMounts(Kit):
         for place in ("/data", "/data/a", "/data/a/b", "/data/a/b/c"):
             assert option[1:] in found[place].options, place
 
-    @needs("mount.bind", "mount.idmap")
-    def test_idmap(self) -> None:
-        source = self.source()
-        os.chown(source / "file", 1000, 1000)
-        mapping = [{"container_id": 1000, "host_id": 2000, "size": 1}]
-        mount = {**bind(source, "/data", "idmap"), "uid_mappings": mapping, "gid_mappings": mapping}
-        done = self.run("stat /data/file", mounts=[mount])
-        assert b'"uid":2000' in done.stdout
-
     # --- other file systems
 
     @needs("mount.tmpfs")

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from execdrivers import PIPE
 from execdrivers.testing import host
 from execdrivers.testing.gates import needs
-from execdrivers.testing.kit import Kit
+from execdrivers.testing.kit import TIMEOUT, Kit, args_of
+from execdrivers.testing.program import Report
 
 __all__ = ["TestNamespaces"]
 
@@ -163,6 +165,29 @@ class TestNamespaces(Kit):
             inodes = self.inodes(namespaces={kind: f"/proc/{pid}/ns/{_KINDS[kind]}"})
             assert inodes[_KINDS[kind]] == host.namespaces(pid)[_KINDS[kind]]
 
+    @needs("namespace.join", "namespace.pid")
+    def test_join_pids_and_end_alone(self) -> None:
+        """The first process there goes on, and sees no more of it."""
+        first = self.start_ready("line", "say still here")
+        pid = self.first_process(first)
+        variable = {"KIT": self.id}
+        guest = self.start_ready("spread 2 orphan", "sleep", namespaces={"pid": f"/proc/{pid}/ns/pid"}, env=variable)
+        assert host.namespaces(self.first_process(guest))["pid"] == host.namespaces(pid)["pid"]
+        host.until(lambda: len(host.with_variable(f"KIT={self.id}")) == 3, "three processes")
+        guest.delete(force=True)
+        host.until(lambda: not host.with_variable(f"KIT={self.id}"), "all of the guest's ended")
+        assert b"still here" in (first.communicate(b"\n")[0] or b"")
+
+    @needs("namespace.join", "exec")
+    def test_a_further_process_joins_as_well(self) -> None:
+        with self.holder("--net", "--uts") as pid:
+            joined = {"network": f"/proc/{pid}/ns/net", "uts": f"/proc/{pid}/ns/uts"}
+            container = self.start_ready(namespaces=joined)
+            with container.exec(args_of("report"), stdout=PIPE) as process:
+                out, _ = process.communicate(timeout=TIMEOUT)
+            found, theirs = Report.parse(out or b"")["namespaces"], host.namespaces(pid)
+        assert (found["net"], found["uts"]) == (theirs["net"], theirs["uts"])
+
     @needs("namespace.join")
     def test_join_what_is_no_namespace(self) -> None:
         from execdrivers import LaunchError, SpecError
@@ -281,7 +306,7 @@ class TestNamespaces(Kit):
             local.listen()
             yield tcp.getsockname()[1], name
 
-    # --- sysctls, clocks, users
+    # --- sysctls, clocks
 
     @needs("sysctl")
     def test_sysctl(self) -> None:
@@ -315,26 +340,12 @@ class TestNamespaces(Kit):
         assert there["boottime"] - here["boottime"] >= 86400
         assert 3600 <= there["monotonic"] - here["monotonic"] < 86400
 
-    @needs("namespace.user", "user-mappings")
-    def test_user_mappings(self) -> None:
-        mappings = [{"container_id": 0, "host_id": 100000, "size": 65536}]
-        rootfs = self.own_rootfs()
-        for directory, names, files in os.walk(rootfs):
-            for name in [".", *names, *files]:
-                os.chown(os.path.join(directory, name), 100000, 100000, follow_symlinks=False)
-        for path in (rootfs, *list(rootfs.parents)[:-2]):
-            if path.stat().st_uid == os.getuid() or path == rootfs:
-                path.chmod(path.stat().st_mode | 0o055)
-        options = {
-            "namespaces": {"user": "private"},
-            "uid_mappings": mappings,
-            "gid_mappings": mappings,
-            "rootfs": rootfs,
-        }
-        container = self.start_ready(**options)
-        status = host.status(self.first_process(container))
-        assert status["Uid"].split()[0] == "100000" and status["Gid"].split()[0] == "100000"
-        assert self.report(**options)["uid"] == [0, 0, 0]
+    @needs("namespace.time", "time-offsets", "exec")
+    def test_time_offsets_of_a_further_process(self) -> None:
+        container = self.start_ready(time_offsets={"boottime": {"secs": 86400}})
+        with container.exec(args_of("report"), stdout=PIPE) as process:
+            out, _ = process.communicate(timeout=TIMEOUT)
+        assert Report.parse(out or b"")["boottime"] - self.by_default()["boottime"] >= 86400
 
     @needs("namespace.cgroup", "mount.proc", asked=private("cgroup"))
     def test_its_cgroups_are_the_root_of_what_it_sees(self) -> None:
