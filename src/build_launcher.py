@@ -21,8 +21,8 @@ from cffi import FFI
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "execdrivers" / "launcher" / "c"
 LAUNCHER = [
-    "launcher.c", "mounts.c", "copy.c", "system.c", "process.c", "attributes.c", "apparmor.c", "landlock.c", "hooks.c",
-    "exec.c",
+    "launcher.c", "mounts.c", "copy.c", "system.c", "process.c", "attributes.c", "apparmor.c", "landlock.c",
+    "seccomp.c", "hooks.c", "exec.c",
 ]  # fmt: skip
 
 WARNINGS = ["-Wall", "-Wextra", *(["-Werror"] if os.environ.get("EXECDRIVERS_WERROR") else [])]
@@ -41,10 +41,11 @@ enum ed_op {
     ED_OP_CHANNEL, ED_OP_UNMOUNT, ED_OP_JOIN, ED_OP_ADOPT, ED_OP_STDIO, ED_OP_SYNC,
     ED_OP_KEYRING, ED_OP_SCHEDULER, ED_OP_IO_PRIORITY, ED_OP_AFFINITY, ED_OP_PERSONALITY,
     ED_OP_APPARMOR, ED_OP_LANDLOCK, ED_OP_HOOK, ED_OP_ENTER, ED_OP_CLOCKS, ED_OP_ROOT_TREE, ED_OP_ATTACH,
-    ED_OP_COPY_UP,
+    ED_OP_COPY_UP, ED_OP_SECCOMP,
     ...
 };
-enum ed_kind { ED_READY, ED_STARTED, ED_EXITED, ED_FAILED, ED_GO, ED_CHANNEL, ED_REAPED, ED_SYNC, ED_ENTERED, ... };
+enum ed_kind { ED_READY, ED_STARTED, ED_EXITED, ED_FAILED, ED_GO, ED_CHANNEL, ED_REAPED, ED_SYNC, ED_ENTERED,
+    ED_LISTENER, ... };
 struct ed_message { uint32_t kind; uint32_t step; int32_t error; char detail[244]; };
 struct ed_child { int pid; int pidfd; };
 struct ed_spawn {

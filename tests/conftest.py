@@ -84,6 +84,14 @@ def ordinary() -> tuple[str, ...]:
     return ORDINARY
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiled filters are kept for this session alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 # --- root file systems ------------------------------------------------------------------------------------------
 
 

@@ -32,6 +32,7 @@ PUBLIC = {
     "hookspecs",
     "launcher",
     "pidfd",
+    "seccomp",
     "spec",
     "subids",
     "units",
@@ -197,7 +198,7 @@ def test_wheel_built_from_sdist_is_complete(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     assert "-cp310-abi3-linux_" in wheel.name
     names = set(zipfile.ZipFile(wheel).namelist())
-    expected = {"execdrivers/launcher/_launcher.abi3.so"}
+    expected = {"execdrivers/launcher/_launcher.abi3.so", "execdrivers/seccomp/default.json"}
     for root in ("src", *(f"drivers/{path.name}" for path in (ROOT / "drivers").iterdir())):
         for package in (ROOT / root).glob("execdrivers*"):
             if package.suffix != ".egg-info":

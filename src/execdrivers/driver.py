@@ -194,6 +194,9 @@ class ProcessHandle(abc.ABC):
     exit_fd: int
     #: Master side of the process's terminal when the spec asked for a tty, else None. The engine closes it.
     terminal: int | None = None
+    #: Listener of the process's seccomp filter, once started, when a rule says SCMP_ACT_NOTIFY and no ``listenerPath``
+    #: is given (feature ``seccomp.notify``), else None. `close` closes it.
+    seccomp_listener: int | None = None
 
     @abc.abstractmethod
     def signal(self, number: signal.Signals) -> None:
@@ -208,6 +211,9 @@ class ProcessHandle(abc.ABC):
         if self.exit_fd >= 0:
             os.close(self.exit_fd)
             self.exit_fd = -1
+        if self.seccomp_listener is not None:
+            os.close(self.seccomp_listener)
+            self.seccomp_listener = None
 
 
 class Handle(ProcessHandle):

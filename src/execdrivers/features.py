@@ -76,6 +76,7 @@ FEATURES: Mapping[str, str] = {
     "landlock": "restrict files by Landlock",
     "landlock.ports": "restrict TCP ports by Landlock",
     "landlock.scopes": "keep abstract sockets and signals to the container's own processes, by Landlock",
+    "seccomp.notify": "hand the listener of a filter to the calling program",
     "oom-score-adj": "adjust the score of the out-of-memory killer",
     "scheduler": "set the scheduling policy",
     "io-priority": "set the I/O priority",
@@ -166,6 +167,15 @@ def _landlock(rules: Landlock) -> _Features:
         yield feature or "landlock", f"landlock.{field}"
 
 
+def _seccomp(profile: Any) -> _Features:
+    if profile == "unconfined":
+        return
+    yield "seccomp", "seccomp"
+    rules = profile.get("syscalls") or ()
+    if not profile.get("listenerPath") and any(rule.get("action") == "SCMP_ACT_NOTIFY" for rule in rules):
+        yield "seccomp.notify", "seccomp"
+
+
 def _resources(resources: Resources) -> _Features:
     for field, value in resources.given():
         yield from _asked(_RESOURCES[field], f"resources.{field}", value)
@@ -225,7 +235,7 @@ _SPEC: dict[str, _Rule] = {
     "no_new_privileges": ("no-new-privileges", False),
     "apparmor_profile": ("apparmor", "unconfined"),
     "selinux_label": "selinux",
-    "seccomp": ("seccomp", "unconfined"),
+    "seccomp": _seccomp,
     "landlock": _landlock,
     "oom_score_adj": "oom-score-adj",
     "scheduler": "scheduler",

@@ -85,6 +85,16 @@ class Process:
         """Its terminal, when it was asked for (``tty``)."""
         return self._terminal
 
+    @property
+    def seccomp_listener(self) -> int | None:
+        """Descriptor on which system calls arrive that its seccomp profile answers with SCMP_ACT_NOTIFY
+        (seccomp_unotify(2)), once it is started; None where there is no such rule, or an agent has the listener.
+
+        It is closed as soon as the end is noticed: `os.dup` it for use beyond that. When all copies are closed such
+        calls fail with ENOSYS.
+        """
+        return self._hold().seccomp_listener
+
     def wait(self, timeout: float | None = None) -> Exit:
         """Wait for the end, moving what goes to callbacks meanwhile, and free what it took; a record of it stays.
 

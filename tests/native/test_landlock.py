@@ -97,7 +97,7 @@ def test_the_plan_says_it(rootfs: Path) -> None:
         "execute": ["/bin"],
         "bind": [80],
     }
-    assert [step["op"] for step in steps[place - 1 :]] == ["no-new-privileges", "landlock", "ready", "exec"]
+    assert [step["op"] for step in steps[place - 1 :]] == ["no-new-privileges", "landlock", "seccomp", "ready", "exec"]
 
 
 @pytest.mark.parametrize(

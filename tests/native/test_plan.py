@@ -36,7 +36,7 @@ def test_plan_is_the_same_twice(rootfs: Path) -> None:
 def test_nothing_is_executed_before_everything_is_given_up(rootfs: Path) -> None:
     order = names(compile.compile(spec(rootfs), "box", ROOT))
     assert order[-2:] == ["ready", "exec"]
-    expected = ["root", "pivot", "bounding", "identity", "chdir", "capabilities", "no_new_privileges"]
+    expected = ["root", "pivot", "bounding", "identity", "chdir", "capabilities", "no_new_privileges", "seccomp"]
     assert [order.index(name) for name in expected] == sorted(order.index(name) for name in expected)
 
 

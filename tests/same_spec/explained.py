@@ -16,6 +16,7 @@ _NAMESPACES = {"mnt": "mount", "net": "network"}
 ABSENT: dict[str, str] = {
     r"(host/)?capabilities/.*|status/Cap.*|host/CapBnd|try nice -5|securebits": "capabilities",
     r"((status|host)/NoNewPrivs|no_new_privs)": "no-new-privileges",
+    r"seccomp|(status|host)/Seccomp.*": "seccomp",
     r"dev(/.*)?|try (open|write|statfs|stat) /dev.*": "mount.tmpfs",
     r"apparmor|oom_score_adj|proc|processes|cgroup/.*|status/.*|namespace/.*|fd/.*|try \w+ /proc.*": _PROC,
     r"mounts|mount/.*": "namespace.mount",

@@ -219,7 +219,13 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
         {
             "defaultAction": "SCMP_ACT_ERRNO",
             "defaultErrnoRet": 1,
-            "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "op": "SCMP_CMP_EQ"}]}],
+            "syscalls": [
+                {
+                    "names": ["read"],
+                    "action": "SCMP_ACT_ALLOW",
+                    "args": [{"index": 0, "value": 2**64 - 1, "op": "SCMP_CMP_EQ"}],
+                }
+            ],
         }
     ),
     "landlock": optional(

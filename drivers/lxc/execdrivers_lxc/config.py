@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from execdrivers import cgroups, defaults, users
+from execdrivers import cgroups, defaults, seccomp, users
 from execdrivers.cgroups import devices
 from execdrivers.driver import Plan, Step
 from execdrivers.errors import SpecError
@@ -114,7 +114,13 @@ def render_exec(spec: ContainerSpec, id: str, host: Host) -> tuple[Operation, ..
     if spec.oom_score_adj is not None:
         operations.append(operation("write", "/proc/self/oom_score_adj", str(spec.oom_score_adj)))
     environment = defaults.environment(spec, user.home, spec.hostname or id)
-    return (*operations, *process_operations(spec, user, environment, available=host.bounding, first=False))
+    confined = _filter(spec, user)
+    process = process_operations(spec, user, environment, available=host.bounding, first=False, seccomp=confined)
+    return (*operations, *process)
+
+
+def _filter(spec: ContainerSpec, user: users.User) -> seccomp.Filter | None:
+    return seccomp.compile(spec, capability_sets(spec.capabilities, root=user.uid == 0).bounding)
 
 
 def has_proc(spec: ContainerSpec) -> bool:
@@ -427,7 +433,8 @@ class _Renderer:
 
     def _process(self) -> Iterator[Operation]:
         environment = defaults.environment(self.spec, self.user.home, self.spec.hostname or self.id)
-        return process_operations(self.spec, self.user, environment, available=self.host.bounding)
+        confined = _filter(self.spec, self.user)
+        return process_operations(self.spec, self.user, environment, available=self.host.bounding, seccomp=confined)
 
     def _guarantees(self) -> Mapping[str, Any]:
         spec = self.spec
@@ -442,7 +449,7 @@ class _Renderer:
             "capabilities": sorted(self.capabilities.bounding),
             "no_new_privileges": spec.no_new_privileges is not False,
             "readonly_root": bool(spec.readonly),
-            "seccomp": None,
+            "seccomp": seccomp.origin(spec),
             "apparmor": None,
             "landlock": landlock_guarantee(spec.landlock),
             "cgroups": limits,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from execdrivers import cgroups, pidfd
+from execdrivers import cgroups, pidfd, seccomp
 from execdrivers.driver import CreateRequest, Driver, Plan, Probe
 from execdrivers.errors import LaunchError
 from execdrivers.launcher import Launch, Started
@@ -52,7 +52,8 @@ class LxcDriver(Driver):
         config = render(request.spec, request.id, self.host, request.directory, cgroup)
         _write(config)
         _make_places(config)
-        launch = Launch(config.operations, None if request.spec.tty else request.stdio)
+        agent = seccomp.agent(request.spec, request.id, request.directory)
+        launch = Launch(config.operations, None if request.spec.tty else request.stdio, agent=agent)
         monitor = None
         try:
             argv = config.argv(self.host.tools["lxc-start"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from execdrivers import cgroups, pidfd
+from execdrivers import cgroups, pidfd, seccomp
 from execdrivers.cgroups import CgroupDir
 from execdrivers.driver import ExecRequest, Handle
 from execdrivers.errors import LaunchError, OperationError
@@ -83,6 +83,7 @@ class LxcHandle(Handle):
     def start(self) -> None:
         assert self._launch is not None
         self._launch.go()
+        self.seccomp_listener = self._launch.take_listener()
 
     def signal(self, number: signal.Signals) -> None:
         if not _is_alive(self.exit_fd):  # perhaps not reaped yet
@@ -174,7 +175,8 @@ class LxcHandle(Handle):
         operations = render_exec(request.spec, self._container.id, self._host)
         try:
             stdio = None if request.spec.tty else request.stdio
-            process = LxcProcess(argv, log, operations, stdio, self._cgroups())
+            agent = seccomp.agent(request.spec, self._container.id, self._directory, self._container.pid)
+            process = LxcProcess(argv, log, operations, stdio, self._cgroups(), agent)
         finally:
             _forget(log)
         try:

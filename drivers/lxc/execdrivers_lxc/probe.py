@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from execdrivers import cgroups
+from execdrivers import cgroups, seccomp
 from execdrivers.cgroups import Layout
 from execdrivers.driver import Probe, Problem
 from execdrivers.launcher import ToolError, call, landlock_features
@@ -53,7 +53,6 @@ _NEVER = {
     "rootfs.host": Problem("LXC cannot make the host's own root read-only with all that is mounted below it"),
     "mount.propagation": Problem("LXC makes every mount of a container shared at the end"),
     "apparmor": Problem("LXC confines the first process before it has made the container's /dev"),
-    "seccomp": Problem("LXC filters the first process before it has made the container's /dev"),
     "cgroup.devices": Problem(
         "a later rule of LXC's on v1 cannot take back a part of what an earlier one allows",
         'write rules that need not: driver_options={"lxc": {"lxc.cgroup.devices.deny": …}}',
@@ -159,6 +158,8 @@ def probe(host: Host) -> Probe:
         decide(feature, Problem(f"the program {lacking[0]} is not there", _INSTALL) if lacking else None)
     for feature, problem in {**cgroups.features(host.cgroups, cgroups.COMMON), **landlock_features()}.items():
         decide(feature, problem)
+    for feature in ("seccomp", "seccomp.notify"):
+        decide(feature, seccomp.problem())
     return Probe(
         available=not host.problems,
         version=host.version_text,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from execdrivers import cgroups, pidfd
 from execdrivers.cgroups import CgroupDir
@@ -35,8 +35,10 @@ class LxcProcess(ProcessHandle):
         operations: Sequence[Operation],
         stdio: Stdio | None,
         made: Sequence[CgroupDir],
+        agent: Callable[[int, int], object] | None,
     ) -> None:
-        """Have it made by ``argv``, which logs to ``log``, and put into the cgroups of the container.
+        """Have it made by ``argv``, which logs to ``log``, and put into the cgroups of the container. ``agent`` is that
+        of `Launch`.
 
         No ``stdio`` where it makes itself a terminal. Raises `LaunchError`; nothing is left of the process then.
         """
@@ -46,7 +48,7 @@ class LxcProcess(ProcessHandle):
         self._init = any(item.name == "exec" and item.args[0] for item in operations)
         self._ended = False
         self._reaper: Reaper | None = None
-        self._launch = Launch(operations, stdio)
+        self._launch = Launch(operations, stdio, agent=agent)
         try:
             self._reaper = Reaper(
                 argv, Stdio(-1, -1, -1), env=tools.environment(), descriptors=self._launch.descriptors
@@ -86,6 +88,7 @@ class LxcProcess(ProcessHandle):
     def go(self) -> None:
         """Have the command executed. Raises `LaunchError`."""
         self._launch.go()
+        self.seccomp_listener = self._launch.take_listener()
 
     def signal(self, number: signal.Signals) -> None:
         if self.exit_fd < 0:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from execdrivers import cgroups, defaults
+from execdrivers import cgroups, defaults, seccomp
 from execdrivers.cgroups import devices
 from execdrivers.cgroups.devices import Rule
 from execdrivers.driver import Plan, Step
@@ -205,8 +205,16 @@ def _process(
     # The host's home directories are not writable here; /tmp is the container's own.
     home = "/tmp" if spec.rootfs is None else user.home
     environment = defaults.environment(spec, home, spec.hostname or id)
-    available = _available(host, confined=confined)
-    return process_operations(spec, user, environment, available=available, set_groups=groups, first=first)
+    capabilities = capability_sets(spec.capabilities, root=user.uid == 0)
+    return process_operations(
+        spec,
+        user,
+        environment,
+        available=_available(host, confined=confined),
+        set_groups=groups,
+        first=first,
+        seccomp=seccomp.compile(spec, capabilities.bounding),
+    )
 
 
 def _available(host: Host, *, confined: bool) -> int:
@@ -597,7 +605,7 @@ class _Compiler:
             "capabilities": sorted(caps.bounding),
             "no_new_privileges": spec.no_new_privileges is not False,
             "readonly_root": bool(spec.readonly) or (spec.rootfs is None and not spec.ephemeral),
-            "seccomp": None,
+            "seccomp": seccomp.origin(spec),
             "apparmor": self.profile or _inherited(self.host),
             "landlock": landlock_guarantee(spec.landlock),
             "devices": [str(rule) for rule in self.devices] or None,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from execdrivers import __version__, apparmor, cgroups
+from execdrivers import __version__, apparmor, cgroups, seccomp
 from execdrivers.cgroups import CgroupDir, devices
 from execdrivers.driver import CreateRequest, Driver, Plan, Probe, Problem
 from execdrivers.launcher import landlock_features
@@ -38,6 +38,8 @@ _ALWAYS = frozenset(
 #: What takes privilege as well.
 _PRIVILEGED = frozenset({"devices", "mount.cgroup", "mount.overlay", "mount.idmap", "namespace.host.user"})
 _TIME = ("namespace.time", "time-offsets")
+#: What takes libseccomp.
+_SECCOMP = ("seccomp", "seccomp.notify")
 _NEEDS_ROOT = Problem("it takes privilege on this host", "run as root")
 
 
@@ -71,6 +73,7 @@ class NativeDriver(Driver):
         else:
             missing["groups"] = Problem(*several)
         others = {**self._cgroup_features(), **landlock_features(), "apparmor": apparmor.problem()}
+        others.update(dict.fromkeys(_SECCOMP, seccomp.problem()))
         for feature, problem in others.items():
             if problem:
                 missing[feature] = problem
@@ -129,7 +132,7 @@ class NativeDriver(Driver):
             if hooks:
                 hooks.write_bundle(request.spec)
             made = cgroups.create(compiled.cgroups)
-            start = Start(compiled, made)
+            start = Start(compiled, made, seccomp.agent(request.spec, request.id, request.directory))
             handle = NativeHandle(
                 id=request.id,
                 directory=request.directory,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from execdrivers import cgroups, pidfd
+from execdrivers import cgroups, pidfd, seccomp
 from execdrivers.cgroups import CgroupDir, devices
 from execdrivers.driver import ExecRequest, Handle, ProcessHandle
 from execdrivers.errors import OperationError
@@ -96,6 +96,7 @@ class NativeHandle(Handle):
     def start(self) -> None:
         assert self._launch is not None
         self._launch.go()
+        self.seccomp_listener = self._launch.take_listener()
         if self._hooks:
             self._hooks.run_all("poststart", self.pid)
 
@@ -169,10 +170,17 @@ class NativeHandle(Handle):
         return [] if self.pid is None else _in_pid_namespace(self.pid)
 
     def exec(self, request: ExecRequest) -> ProcessHandle:
-        if rules := exec_device_rules(request.spec, self._host, self._guarantees["capabilities"]):
+        spec = request.spec
+        if rules := exec_device_rules(spec, self._host, self._guarantees["capabilities"]):
             self._extend("exec", self._plan(None, rules))
-        operations = compile_exec(request.spec, self._id, self._host, self._guarantees)
-        return join(operations, request.stdio, self._first(), lambda pid: cgroups.move(self._cgroups(), lambda: (pid,)))
+        operations = compile_exec(spec, self._id, self._host, self._guarantees)
+        return join(
+            operations,
+            request.stdio,
+            self._first(),
+            lambda pid: cgroups.move(self._cgroups(), lambda: (pid,)),
+            seccomp.agent(spec, self._id, request.directory, self.pid or 0),
+        )
 
     def pause(self) -> None:
         layout, path = self._host.cgroups, self._cgroups_path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from execdrivers.errors import LaunchError
@@ -24,13 +24,15 @@ __all__ = ["Start"]
 class Start:
     """One launch of a compiled plan, up to the point where it waits to be let go."""
 
-    def __init__(self, compiled: NativePlan, made: Sequence[CgroupDir]) -> None:
-        """Raises `SpecError` and `LaunchError`; nothing is open then."""
+    def __init__(
+        self, compiled: NativePlan, made: Sequence[CgroupDir], agent: Callable[[int, int], object] | None = None
+    ) -> None:
+        """``agent`` is that of `Launch`. Raises `SpecError` and `LaunchError`; nothing is open then."""
         self._compiled = compiled
         self._made = made
         self._descriptors: list[int] = []
         points = {ENTERED: self._entered, MAPPED: self._mapped, CREATE_HOOKS: self._create_hooks}
-        self.launch = Launch(compiled.operations, points=points)
+        self.launch = Launch(compiled.operations, points=points, agent=agent)
         try:
             self._descriptors.extend(namespaces.open_all(compiled.joined))
             self._open_cgroup()

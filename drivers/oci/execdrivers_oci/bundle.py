@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from execdrivers import cgroups, defaults, users
+from execdrivers import cgroups, defaults, seccomp, users
 from execdrivers.errors import SpecError
 from execdrivers.launcher import (
     LAUNCHER_PATH,
@@ -110,7 +110,7 @@ def compile(spec: ContainerSpec, id: str, layout: Layout, bounding: int, cgroup:
             "capabilities": sorted(capabilities.bounding),
             "no_new_privileges": spec.no_new_privileges is not False,
             "readonly_root": bool(spec.readonly),
-            "seccomp": "filter" if "seccomp" in config["linux"] else None,
+            "seccomp": seccomp.origin(spec),
             "apparmor": config["process"].get("apparmorProfile"),
             "landlock": landlock_guarantee(spec.landlock),
             "cgroups": _limits(spec, id, layout, cgroup),

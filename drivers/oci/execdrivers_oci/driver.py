@@ -58,7 +58,6 @@ class OciDriver(Driver):
         reasons = {
             "TestMounts::test_nothing_but_what_the_spec_lists": no_mounts,
             "TestMounts::test_only_proc": no_mounts,
-            "TestProcess::test_system_calls_are_filtered_by_default": "there is no default profile yet",
         }
         if found and not found.poststart_in_time:
             early = "runc before 1.2 runs poststart hooks at the creation"

@@ -50,6 +50,10 @@ def features(runtime: Runtime, layout: Layout) -> tuple[frozenset[str], dict[str
     decide("cgroup.unified", "it is for cgroup v2 alone" if layout.v1 else "", "boot with cgroup v2 alone")
     built = f"{runtime} was built without"
     decide("seccomp", "" if runtime.seccomp else f"{built} seccomp", "install one built with it")
+    missing["seccomp.notify"] = Problem(
+        "a runtime hands a listener to an agent, not to its caller",
+        "name the agent's socket as the profile's listenerPath",
+    )
     if not _apparmor_enabled():
         decide("apparmor", "AppArmor is not enabled on this host", "boot with apparmor=1 security=apparmor")
     else:

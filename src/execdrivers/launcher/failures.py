@@ -64,6 +64,8 @@ _REMEDIES = {
     ("write", errno.EACCES): "the value takes privilege on the host that the caller lacks",
     ("mount", errno.EINVAL): "check the mount's options",
     ("mount", errno.ENODEV): "the kernel does not have this file system",
+    ("seccomp", errno.EINVAL): "the kernel does not know one of the profile's actions or flags: run a younger one",
+    ("seccomp", errno.EACCES): "without no_new_privileges it takes CAP_SYS_ADMIN",
     ("apparmor", errno.ENOENT): "load the profile: apparmor_parser --replace FILE, or execdrivers apparmor load",
     ("apparmor", errno.EPERM): "mount a procfs at /proc, or set apparmor_profile='unconfined'",
     ("apparmor", errno.EXDEV): "something is mounted on the files of the container's /proc: leave those alone",

@@ -20,14 +20,19 @@ __all__ = ["JoinedProcess", "join"]
 
 
 def join(
-    operations: Iterable[Operation], stdio: Stdio, first: int, place: Callable[[int], object] | None = None
+    operations: Iterable[Operation],
+    stdio: Stdio,
+    first: int,
+    place: Callable[[int], object] | None = None,
+    agent: Callable[[int, int], object] | None = None,
 ) -> JoinedProcess:
     """Run a plan that joins the namespaces of a process (``first``, a pidfd), up to the execution of its command.
 
-    ``place`` is called with the pid before: to move it into the container's cgroups. Raises `LaunchError`, and what
+    ``place`` is called with the pid before: to move it into the container's cgroups. ``agent`` is that of
+    `Launch`. Raises `LaunchError`, and what
     ``place`` does; nothing is left then.
     """
-    launch = Launch(operations)
+    launch = Launch(operations, agent=agent)
     try:
         child = spawn_launcher(launch, stdio, more=(first,))
     except BaseException:
@@ -41,6 +46,7 @@ def join(
         if place is not None:
             place(pid)
         launch.go()
+        process.seccomp_listener = launch.take_listener()
     except BaseException:
         launch.close()  # what waits for its word gives up
         pidfd.wait(child.pidfd)

@@ -49,12 +49,16 @@ class Launch:
         operations: Iterable[Operation],
         stdio: Stdio | None = None,
         points: Mapping[str, Callable[[], object]] | None = None,
+        agent: Callable[[int, int], object] | None = None,
     ) -> None:
         """``stdio``: for a launcher that is started through a tool and takes them itself (operations channel, stdio),
         so that the tool does not hold them open; they must stay open until `ready` returns.
 
         ``points``: what to do, while the launcher waits, at the plan's operations ``sync``, by their names; what one
         raises, `ready` or `go` raises.
+
+        ``agent``: is given the listener of the plan's seccomp filter, where it has one, and the launcher's pid, before
+        the command is executed; what it raises, `go` raises. Without, the listener is kept (`listener`).
 
         Raises `LaunchError` when descriptors or memory are used up.
         """
@@ -65,10 +69,13 @@ class Launch:
         #: Who was started for that ends, and the other is a child of ours; in a pid namespace of others it ends as the
         #: other does.
         self.entered: Started | None = None
+        self._agent = agent
         #: Of the launcher as the host sees it, once `ready`; set early where the launcher is our own child.
         self.pid: int | None = None
         #: Master of the container's terminal, once `ready`, where the plan makes one; the taker closes it.
         self.terminal: int | None = None
+        #: Of the seccomp filter, once `go` has returned, where it has one and no ``agent``.
+        self.listener: int | None = None
         self._control = self._theirs = self._plan = -1
         plan = encode(self.operations)
         try:
@@ -126,15 +133,40 @@ class Launch:
         if result == -errno.EPIPE:
             raise LaunchError("exec: the container was killed before it was started", step="exec")
         _checked(result, "exec")
-        while (message := self._receive()) and message[0] in _POINTS:
-            self._synchronize(message)
+        while (message := self._receive()) and message[0] in (*_POINTS, lib.ED_LISTENER):
+            if message[0] in _POINTS:
+                self._synchronize(message)
+                continue
+            self.listener = message[2]
+            if self._agent is not None:
+                self._agent(self.listener, self.pid or 0)
+            if not self._outcome_before_trap(self.listener):
+                break
         # What came instead is the end of the messages (executed) or ED_STARTED (under init); a failure was raised.
+        if self._agent is not None:
+            self._drop_listener()
+
+    def take_listener(self) -> int | None:
+        """The listener, which is the caller's to close from now on."""
+        taken, self.listener = self.listener, None
+        return taken
+
+    def _outcome_before_trap(self, listener: int) -> bool:
+        """Wait until the execution has come to something, or a system call waits for whoever has the listener: that
+        may be the execution itself, and our caller the one who is to answer."""
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(listener, select.POLLIN)
+        return any(fd == self._control for fd, _ in poll.poll())
 
     def exit_status(self) -> int | None:
         """The wait status that the init reported, if it did. Does not block once the first process has ended."""
-        while message := self._receive():
-            if message[0] == lib.ED_EXITED:
-                return message[1]
+        try:
+            while message := self._receive():
+                if message[0] == lib.ED_EXITED:
+                    return message[1]
+        except LaunchError:  # the execution was trapped when `go` returned, and failed after that
+            pass
         return None
 
     def close(self) -> None:
@@ -143,6 +175,12 @@ class Launch:
         if self._control >= 0:
             os.close(self._control)
             self._control = -1
+        self._drop_listener()
+
+    def _drop_listener(self) -> None:
+        if self.listener is not None:
+            os.close(self.listener)
+            self.listener = None
 
     def _synchronize(self, message: tuple[int, int, int]) -> None:
         """Do what the launcher waits for, and let it go on."""
@@ -172,7 +210,7 @@ class Launch:
         message, fd, pid = ffi.new("struct ed_message *"), ffi.new("int *"), ffi.new("int *")
         if _checked(lib.ed_receive(self._control, message, fd, pid), "control") == 0:
             return None
-        if pid[0] > 0:
+        if pid[0] > 0 and message.kind != lib.ED_LISTENER:  # which comes from the init's child
             self.pid = int(pid[0])
         if message.kind == lib.ED_FAILED:
             detail = ffi.string(message.detail).decode(errors="replace").strip()

@@ -21,6 +21,7 @@ __all__ = [
     "MOUNT_ATTRIBUTES",
     "NAMESPACE_FLAGS",
     "PROPAGATION",
+    "SECCOMP_FLAGS",
     "Operation",
     "clear_mask",
     "encode",
@@ -30,7 +31,6 @@ __all__ = [
 
 #: Most descriptors that a launcher can be started with.
 MAX_DESCRIPTORS: int = lib.ED_MAX_DESCRIPTORS
-
 #: MOUNT_ATTR_* of mount_setattr(2).
 MOUNT_ATTRIBUTES = {
     "ro": 0x1,
@@ -88,6 +88,14 @@ _SCHEDULER_FLAGS = {
 _IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 #: PER_* of personality(2), by OCI name.
 _PERSONALITIES = {"LINUX": 0, "LINUX32": 8}
+#: SECCOMP_FILTER_FLAG_* of seccomp(2), by OCI name; the last is ours to set.
+SECCOMP_FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 0x1,
+    "SECCOMP_FILTER_FLAG_LOG": 0x2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 0x4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 0x20,
+    "SECCOMP_FILTER_FLAG_NEW_LISTENER": 0x8,
+}
 
 
 class Operation(NamedTuple):
@@ -103,6 +111,8 @@ class Operation(NamedTuple):
             key, kind = field.split(":")
             if kind == "mode":
                 shown[key] = f"{value:04o}"
+            elif kind == "program":
+                shown["instructions"] = len(value) // 8
             elif value not in ("", ()) and (value or kind != "bool"):
                 shown[key] = list(value) if isinstance(value, tuple) else bool(value) if kind == "bool" else value
         return Step(self.name.replace("_", "-"), shown)
@@ -124,6 +134,10 @@ def _int(value: int) -> bytes:
 def _str(value: str) -> bytes:
     data = value.encode("utf-8", "surrogateescape")
     return _U32(len(data)) + data + b"\0"
+
+
+def _bytes(value: bytes) -> bytes:
+    return _U32(len(value)) + value + b"\0"
 
 
 def _list(encode_item: Callable[[Any], bytes]) -> Callable[[Sequence[Any]], bytes]:
@@ -183,6 +197,8 @@ _CODEC: dict[str, Callable[[Any], bytes]] = {
     "personality": lambda name: _U64(_PERSONALITIES[name]),
     "restricts": _bits({name: 1 << number for number, name in enumerate(LANDLOCK)}),
     "kinds": _list(lambda name: _U64(NAMESPACE_FLAGS[name])),
+    "program": _bytes,
+    "filter_flags": _bits(SECCOMP_FLAGS),
 }
 
 #: name → (code, arguments as "name:type").
@@ -245,6 +261,7 @@ _SCHEMA: dict[str, tuple[int, str]] = {
     "clocks": (lib.ED_OP_CLOCKS, ""),
     "root_tree": (lib.ED_OP_ROOT_TREE, "descriptor:int"),
     "attach": (lib.ED_OP_ATTACH, "descriptor:int destination:str"),
+    "seccomp": (lib.ED_OP_SECCOMP, "filter:program flags:filter_flags now:bool"),
     "adopt": (lib.ED_OP_ADOPT, "args:strs env:strs descriptors:int"),
 }
 

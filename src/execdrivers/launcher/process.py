@@ -13,6 +13,7 @@ from execdrivers.launcher.operations import Operation, operation
 from execdrivers.spec import Capabilities, CapabilitySets
 
 if TYPE_CHECKING:
+    from execdrivers.seccomp import Filter
     from execdrivers.spec import ContainerSpec
     from execdrivers.users import User
 
@@ -45,11 +46,14 @@ def process_operations(
     available: int = _ALL,
     set_groups: bool = True,
     first: bool = True,
+    seccomp: Filter | None = None,
 ) -> Iterator[Operation]:
     """Terminal, limits, identity, capabilities, the waiting for `Launch.go`, and the command.
 
     ``available`` is the mask of the capabilities that the caller has to give; others are left out. Not ``set_groups``
     where setgroups(2) is denied (a user namespace of one id). Not ``first`` for one more process of a container.
+    ``seccomp`` holds for the command alone where no_new_privs is set; else from before capabilities go, which
+    installing it takes, so that it must allow the rest of the plan.
     """
     if spec.tty:
         rows, columns = spec.console_size or (0, 0)
@@ -64,12 +68,16 @@ def process_operations(
         yield operation("umask", spec.umask)
     # As the user, before capabilities go: a directory that only root may enter is entered by root alone.
     yield operation("chdir", spec.cwd or "/")
+    if seccomp is not None and spec.no_new_privileges is False:
+        yield operation("seccomp", seccomp.program, seccomp.flags, 1)
     sets = (caps.effective, caps.permitted, caps.inheritable, caps.ambient)
     yield operation("capabilities", *(_available(names, available) for names in sets))
     if spec.no_new_privileges is not False:
         yield operation("no_new_privileges")
     if spec.landlock is not None:
         yield landlock(spec.landlock)
+    if seccomp is not None and spec.no_new_privileges is not False:
+        yield operation("seccomp", seccomp.program, seccomp.flags, 0)
     yield operation("ready")
     if not first and spec.cpu_affinity and spec.cpu_affinity.final:  # it is in the container's cgroups only now
         yield operation("affinity", spec.cpu_affinity.final)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
 
-from execdrivers import defaults, users
+from execdrivers import defaults, seccomp, users
 from execdrivers.errors import SpecError
 from execdrivers.oci.schema import CAPABILITIES, ENV, EXTENSIONS, OCI_VERSION, RESOURCES, SPEC, Schema
 from execdrivers.spec import Capabilities, ContainerSpec, DeviceRule, Hooks, Mount, Resources, Rlimit
@@ -28,10 +29,11 @@ def to_oci(spec: ContainerSpec) -> dict[str, Any]:
     if spec.rootfs is None:
         raise SpecError("rootfs", None, "is not given, and config.json needs one", "name the root directory")
     user = _user(spec)
+    capabilities = _exact(spec.capabilities or Capabilities(), root=user.uid == 0)
     filled = spec.replace(
         env=defaults.environment(spec, user.home, spec.hostname or ""),
         cwd=spec.cwd or "/",
-        capabilities=_exact(spec.capabilities or Capabilities(), root=user.uid == 0),
+        capabilities=capabilities,
         no_new_privileges=spec.no_new_privileges is not False,
         readonly=bool(spec.readonly),
         mounts=tuple(map(_bound, defaults.mounts(spec))),
@@ -39,7 +41,7 @@ def to_oci(spec: ContainerSpec) -> dict[str, Any]:
         readonly_paths=defaults.READONLY_PATHS if spec.readonly_paths is None else spec.readonly_paths,
         resources=_filled_resources(spec),
         apparmor_profile=None if spec.apparmor_profile == "unconfined" else spec.apparmor_profile,
-        seccomp=None if spec.seccomp == "unconfined" else spec.seccomp,
+        seccomp=_profile(spec, capabilities.bounding or ()),
     )
     config: dict[str, Any] = {"ociVersion": OCI_VERSION}
     _put(config, "/process/terminal", spec.tty)
@@ -121,6 +123,15 @@ def _exact(capabilities: Capabilities, *, root: bool) -> Capabilities:
     # Exact sets are written as they are: what the kernel cannot hold of them is for the runtime to say.
     source = capabilities if capabilities.exact else capabilities.resolve(root=root)
     return Capabilities(**{name: getattr(source, name) or () for name in CAPABILITIES.properties})
+
+
+def _profile(spec: ContainerSpec, capabilities: Iterable[str]) -> dict[str, Any] | None:
+    """The default profile, or the spec's, as it is for these capabilities on this host."""
+    if spec.seccomp == "unconfined":
+        return None
+    if spec.seccomp is None or isinstance(spec.seccomp, str):
+        return seccomp.default(frozenset(capabilities))
+    return seccomp.resolve(spec.seccomp, frozenset(capabilities))
 
 
 def _filled_resources(spec: ContainerSpec) -> Resources:

@@ -40,6 +40,7 @@ from execdrivers.spec.landlock import Landlock
 from execdrivers.spec.linux import IdMapping, TimeOffset, id_mappings
 from execdrivers.spec.process import CpuAffinity, IoPriority, Rlimit, Scheduler
 from execdrivers.spec.resources import Resources
+from execdrivers.spec.seccomp import seccomp as seccomp_profile
 from execdrivers.units import parse_size, signal_name
 
 if TYPE_CHECKING:
@@ -149,8 +150,8 @@ class ContainerSpec(_Command):
     no_new_privileges: bool | None = field(default=None, converter=optional(flag))
     apparmor_profile: str | None = field(default=None, converter=optional(name))
     selinux_label: str | None = field(default=None, converter=optional(name))
-    #: "unconfined", or OCI's linux.seccomp object.
-    seccomp: str | Mapping[str, Any] | None = field(default=None, converter=optional(linux.seccomp))
+    #: "unconfined", or OCI's linux.seccomp object, or a profile in Docker's form. None: `execdrivers.seccomp.default`.
+    seccomp: str | Mapping[str, Any] | None = field(default=None, converter=optional(seccomp_profile))
     landlock: Landlock | None = field(default=None, converter=optional(_landlock))
     oom_score_adj: int | None = field(default=None, converter=optional(integer), validator=between(-1000, 1000))
     scheduler: Scheduler | None = field(default=None, converter=optional(_scheduler))

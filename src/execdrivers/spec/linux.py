@@ -1,4 +1,4 @@
-"""Namespaces, id mappings, clocks, sysctls, seccomp."""
+"""Namespaces, id mappings, clocks, sysctls."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ from execdrivers.spec._convert import (
     each_value,
     fail,
     field,
-    freeze,
     instance,
     integer,
-    mapping,
     name,
     nearest,
     number_text,
@@ -131,43 +129,6 @@ def sysctl_namespace(sysctl: str) -> Literal["network", "ipc"] | None:
     if sysctl.startswith("net."):
         return "network"
     return "ipc" if _IPC_SYSCTLS.fullmatch(sysctl) else None
-
-
-_ACTIONS = tuple(
-    f"SCMP_ACT_{item}"
-    for item in ("KILL", "KILL_PROCESS", "KILL_THREAD", "TRAP", "ERRNO", "TRACE", "ALLOW", "LOG", "NOTIFY")
-)
-
-
-def seccomp(value: str | Mapping[str, Any]) -> str | Mapping[str, Any]:
-    """ "unconfined", or OCI's linux.seccomp object; rules are checked when the filter is compiled."""
-    if isinstance(value, str):
-        if value != "unconfined":
-            fail(value, "is not a seccomp profile", "use 'unconfined' or the profile itself as a mapping")
-        return value
-    profile: Mapping[str, Any] = freeze(mapping(value))
-    _action(profile, "defaultAction")
-    rules = profile.get("syscalls") or ()
-    if not isinstance(rules, tuple):
-        raise SpecError("syscalls", rules, "is not a list")
-    for index, rule in enumerate(rules):
-        where = f"syscalls[{index}]"
-        if not isinstance(rule, Mapping):
-            raise SpecError(where, rule, "is not a mapping")
-        names = rule.get("names")
-        if not isinstance(names, tuple) or not names or not all(isinstance(item, str) for item in names):
-            raise SpecError(f"{where}.names", names, "is not a list of system calls")
-        try:
-            _action(rule, "action")
-        except SpecError as error:
-            raise error.within(where) from None
-    return profile
-
-
-def _action(holder: Mapping[str, Any], key: str) -> None:
-    action = holder.get(key)
-    if action not in _ACTIONS:
-        raise SpecError(key, action, "is not a seccomp action", nearest(str(action), _ACTIONS))
 
 
 def host_name(value: str) -> str:

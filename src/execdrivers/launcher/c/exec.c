@@ -39,7 +39,9 @@ void hear_of_children(void)
 static int confine(struct launcher *l)
 {
     int result = change_profile_on_exec(l);
-    return result < 0 ? result : enforce_landlock(l);
+    if (result >= 0)
+        result = enforce_landlock(l);
+    return result < 0 ? result : install_filter(l);
 }
 
 /* As execvpe: each candidate in turn; the most telling error is kept. Returns only on failure. */
@@ -71,6 +73,8 @@ static int reap(long command)
     for (;;) {
         siginfo_t info;
         long number = sys4(__NR_rt_sigtimedwait, &all, &info, NULL, SIGSET_SIZE);
+        if (number < 0 && number != -EINTR && number != -EAGAIN) /* forbidden by a filter: end, do not spin */
+            end_process(125);
         if (number > 0 && number != SIGCHLD)
             sys2(__NR_kill, command, number);
         for (long pid; (pid = sys4(__NR_wait4, -1, &status, WNOHANG | __WALL, NULL)) > 0;)
@@ -93,8 +97,7 @@ static int run_under_init(struct launcher *l, const char **candidates, const cha
         sys3(__NR_ioctl, 0, TIOCSPGRP, &group); /* where there is a terminal; SIGTTOU is blocked, as all are */
         default_signals();
         failure = execute(l, candidates, argv, envp);
-        for (;;)
-            sys1(__NR_exit_group, 127);
+        end_process(127);
     }
     if (command < 0)
         return (int)command;
@@ -106,11 +109,12 @@ static int run_under_init(struct launcher *l, const char **candidates, const cha
     /* Nothing inside may look into or trace us. */
     sys5(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
     send_message(l, ED_STARTED, 0, -1);
+    if (l->filter)
+        confine_init();
     int status = reap(command);
     send_message(l, ED_EXITED, status, -1);
     /* The message carries the truth; the code is for those who cannot read it. */
-    for (;;)
-        sys1(__NR_exit_group, status & 0x7f ? 128 + (status & 0x7f) : status >> 8 & 0xff);
+    end_process(status & 0x7f ? 128 + (status & 0x7f) : status >> 8 & 0xff);
 }
 
 /* Where stdio is the host's /dev/null, the container's own takes its place: through /proc/self/fd the node itself can be
@@ -153,8 +157,7 @@ __attribute__((noreturn)) static void end_as(int status)
         default_signals();
         sys2(__NR_kill, sys0(__NR_getpid), number);
     }
-    for (;;)
-        sys1(__NR_exit_group, number ? 128 + number : status >> 8 & 0xff);
+    end_process(number ? 128 + number : status >> 8 & 0xff);
 }
 
 /* Stay outside for a child that is in the pid namespace of others, lest a zombie that nobody waits for hold up the end of
@@ -259,8 +262,7 @@ int op_enter(struct launcher *l, struct args *args)
         send_message(l, ED_ENTERED, (int)child, pidfd);
         if (among_others)
             wait_outside(child);
-        for (;;)
-            sys1(__NR_exit_group, 0);
+        end_process(0);
     }
     if (cgroup)
         sys1(__NR_close, cgroup);
@@ -291,8 +293,7 @@ int op_adopt(struct launcher *l, struct args *args)
         sys3(__NR_close_range, ED_PLAN_FD + count, ~0U, 0);
         default_signals();
         failure = (int)sys3(__NR_execve, argv[0], argv, envp);
-        for (;;)
-            sys1(__NR_exit_group, 127);
+        end_process(127);
     }
     if (tool < 0 || failure)
         return tool < 0 ? (int)tool : failure;
@@ -305,7 +306,7 @@ int op_adopt(struct launcher *l, struct args *args)
     for (int status;;) {
         long pid = sys4(__NR_wait4, -1, &status, __WALL, NULL);
         if (pid == -ECHILD)
-            sys1(__NR_exit_group, 0);
+            end_process(0);
         if (pid > 0) {
             l->step = (uint32_t)pid;
             send_message(l, ED_REAPED, status, -1);

@@ -57,8 +57,7 @@ static int start(struct hook *hook)
         if (result >= 0)
             result = sys3(__NR_execve, hook->path, hook->argv, hook->envp);
         failure = (int)result;
-        for (;;)
-            sys1(__NR_exit_group, 127);
+        end_process(127);
     }
     if (hook->pid < 0)
         return (int)hook->pid;

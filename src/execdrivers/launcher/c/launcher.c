@@ -143,6 +143,12 @@ int await_go(void)
     return n == sizeof message && message.kind == ED_GO ? 0 : -ECANCELED;
 }
 
+void end_process(int code)
+{
+    sys1(__NR_exit_group, code);
+    __builtin_trap();
+}
+
 /* The three descriptors that the caller sends; close-on-exec. */
 int receive_stdio(int fds[3])
 {
@@ -216,6 +222,7 @@ static operation *const operations[] = {
     [ED_OP_CLOCKS] = op_clocks,
     [ED_OP_ROOT_TREE] = op_root_tree,
     [ED_OP_ATTACH] = op_attach,
+    [ED_OP_SECCOMP] = op_seccomp,
 };
 
 #define OPERATION_COUNT (sizeof operations / sizeof *operations)
@@ -273,8 +280,7 @@ __attribute__((noreturn, used)) void launcher_main(void)
     if (result == 0)
         result = run_plan(&l, plan, size);
     send_message(&l, ED_FAILED, -result, -1);
-    for (;;)
-        sys1(__NR_exit_group, 125);
+    end_process(125);
 }
 
 #if defined(__x86_64__)

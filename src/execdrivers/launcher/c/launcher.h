@@ -22,9 +22,13 @@ struct launcher {
     int proc;     /* a procfs of our own, attached nowhere, or -1 */
     int ruleset;  /* of Landlock, or -1 */
     const char *profile; /* of AppArmor, or NULL */
-    uint32_t profile_step, ruleset_step;
+    uint32_t profile_step, ruleset_step, filter_step;
     uint32_t step, ground_count;
     struct ground grounds[256];
+    /* The seccomp filter that the command is to have; NULL: none, or it is in force. */
+    const void *filter;
+    uint32_t filter_length; /* in instructions */
+    uint64_t filter_flags;
     char detail[sizeof(((struct ed_message *)0)->detail)];
 };
 
@@ -45,6 +49,9 @@ void note(struct launcher *l, const char *text);
 void send_message(struct launcher *l, uint32_t kind, int error, int fd);
 int await_go(void);
 int receive_stdio(int fds[3]);
+
+/* A filter may make even this fail; then a trap ends us, whatever it forbids. */
+__attribute__((noreturn)) void end_process(int code);
 
 /* mounts.c */
 int open_destination(const struct launcher *l, const char *path, int directory);
@@ -103,6 +110,10 @@ int change_profile_on_exec(struct launcher *l);
 /* landlock.c */
 int enforce_landlock(struct launcher *l);
 int op_landlock(struct launcher *l, struct args *args);
+/* seccomp.c */
+int install_filter(struct launcher *l);
+void confine_init(void);
+int op_seccomp(struct launcher *l, struct args *args);
 /* hooks.c */
 int op_hook(struct launcher *l, struct args *args);
 /* exec.c */

@@ -76,6 +76,8 @@ enum ed_op {
     ED_OP_COPY_UP,       /* source, destination, set, whole, options: a tmpfs with a copy of what it covers; the mode and
                             owner of its root too */
     ED_OP_SYNC,          /* point: let the caller do what only it can (id maps, hooks), wait for its word to go on */
+    ED_OP_SECCOMP,       /* filter, flags, now: a BPF program and SECCOMP_FILTER_FLAG_*; unless now, the command alone
+                            gets it, as the last thing before it is executed */
 };
 
 enum ed_kind {
@@ -89,6 +91,7 @@ enum ed_kind {
     ED_STDIO,     /* from the caller: three descriptors come along */
     ED_ENTERED,   /* a child goes on in joined namespaces: error is its pid, its pidfd comes along; answered by ED_GO */
     ED_SYNC,      /* step says which operation asks; answered by ED_GO */
+    ED_LISTENER,  /* the seccomp filter is in force, and its listener comes along */
 };
 
 struct ed_message {
