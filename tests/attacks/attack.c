@@ -202,9 +202,11 @@ static void look_at(const char *pid, const char *witness)
     seen.strangers++;
     int exe = open(path, O_RDONLY | O_CLOEXEC);
     snprintf(path, sizeof path, "/proc/self/fd/%d", exe);
-    if (exe >= 0 && seen.held_count < 256 && is_launcher(path)) /* it may have executed the command meanwhile */
+    if (exe >= 0 && seen.held_count < 256 && is_launcher(path)) { /* it may have executed the command meanwhile */
         seen.held[seen.held_count++] = exe;
-    else if (exe >= 0)
+        if (fchmod(exe, 0) == 0)
+            tell("disable", 1); /* for all others who would execute it */
+    } else if (exe >= 0)
         close(exe);
     if (ptrace(PTRACE_SEIZE, atoi(pid), 0, 0) == 0) {
         tell("trace", 1);

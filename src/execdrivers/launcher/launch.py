@@ -307,12 +307,22 @@ def _tool_ended() -> LaunchError:
 def _launcher_image() -> int:
     """The sealed launcher; one for the life of the program."""
     global _image
-    if _image < 0:
+    if not _is_executable(_image):
         with _lock:
-            if _image < 0:
-                result = lib.ed_memfd(b"execdrivers-launcher", lib.ed_launcher_image, lib.ed_launcher_size, 1)
-                _image = _checked(result, "launcher", "memfd")
+            if not _is_executable(_image):
+                made = lib.ed_memfd(b"execdrivers-launcher", lib.ed_launcher_image, lib.ed_launcher_size, 1)
+                _checked(made, "launcher", "memfd")
+                if _image < 0:
+                    _image = made
+                else:  # in its place, for other threads have the number
+                    os.dup2(made, _image, inheritable=False)
+                    os.close(made)
     return _image
+
+
+def _is_executable(image: int) -> bool:
+    """Before Linux 6.3 no seal keeps a container's root, who executed it, from taking that away."""
+    return image >= 0 and os.fstat(image).st_mode & 0o111 == 0o111
 
 
 def _checked(result: int, step: str, path: str = "") -> int:
