@@ -1,0 +1,208 @@
+"""An ordinary user with subordinate ids: containers of many users, by newuidmap(1) and newgidmap(1)."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import pwd
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.needs("root", "busybox", "setpriv", "newuidmap")
+
+#: An account of every Debian that nobody uses, and ids that nobody else has.
+NAME, START = "games", 1_900_000_000
+FILES = ("/etc/subuid", "/etc/subgid")
+
+
+@pytest.fixture(scope="module")
+def granted() -> Iterator[None]:
+    """The ids, for as long as the tests take."""
+    line = f"{NAME}:{START}:65536\n"
+    made = [path for path in FILES if not os.path.exists(path)]
+    for path in FILES:
+        with open(path, "a") as file:
+            file.write(line)
+    yield
+    for path in FILES:
+        text = Path(path).read_text().replace(line, "", 1)
+        if text or path not in made:
+            Path(path).write_text(text)
+        else:
+            os.unlink(path)
+
+
+Run = Callable[[str], Any]
+
+
+@pytest.fixture
+def run(granted: None, ordinary: tuple[str, ...], rootfs: Path) -> Iterator[Run]:
+    """Has that user run a few lines of Python, with ``out(script, **fields)`` for what a container prints; gives what
+    they leave in ``result``."""
+    user = pwd.getpwnam(NAME)
+    # Not below pytest's own directory, which each pytest of root's closes to others.
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        place = Path(name)
+        place.chmod(0o755)
+        (place / "state").mkdir()
+        os.chown(place / "state", user.pw_uid, user.pw_gid)
+        subprocess.run(["cp", "-a", rootfs, place / "rootfs"], check=True)
+        yield functools.partial(_run, place, user)
+
+
+def _run(place: Path, user: pwd.struct_passwd, lines: str) -> Any:
+    prelude = f"""if True:
+        import execdrivers, json, os
+        from execdrivers import PIPE, ContainerSpec, Engine
+        rootfs, own, base = {str(place / "rootfs")!r}, {user.pw_uid}, {START}
+        engine = Engine(root={str(place / "state")!r})
+        def out(script, rootfs=rootfs, **fields):
+            done = engine.run(["sh", "-c", script], rootfs=rootfs, driver="native", capture_output=True, text=True,
+                              timeout=30, **fields)
+            assert (done.returncode, done.stderr) == (0, ""), done
+            return done.stdout.split()
+    """
+    words = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+
+    program = prelude + lines + "\n        engine.close()\n        print(json.dumps(result))"
+    environment = {"PATH": os.environ["PATH"], "HOME": "/tmp"}
+    done = subprocess.run(
+        [*words, sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd="/"
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_root_is_the_user_and_others_are_subordinate(run: Run) -> None:
+    assert run(
+        """
+        script = "cat /proc/self/uid_map; id -u; touch /dev/shm/x; chown 5:6 /dev/shm/x; stat -c %u:%g /dev/shm/x"
+        result = out(script)
+        """
+    ) == [*f"0 {pwd.getpwnam(NAME).pw_uid} 1 1 {START} 65535".split(), "0", "5:6"]
+
+
+def test_another_user_with_groups(run: Run) -> None:
+    assert run(
+        """
+        result = out("id -u; id -G; grep CapEff /proc/self/status", user="1000:1001", additional_gids=[7])
+        """
+    ) == ["1000", "1001", "7", "CapEff:", "0" * 16]
+
+
+def test_in_the_hosts_root_users_are_who_they_are(run: Run) -> None:
+    own = str(pwd.getpwnam(NAME).pw_uid)
+    assert run(
+        """
+        result = [*out("id -u; wc -l </proc/self/uid_map", rootfs=None),
+                  *out("id -u; touch /tmp/x; stat -c %u /tmp/x", rootfs=None, namespaces={"user": "private"}),
+                  *out("id -u", rootfs=None, user="1000:1000")]
+        """
+    ) == [own, "1", own, own, "1000"]
+
+
+def test_mappings_of_its_own_choice(run: Run) -> None:
+    ids, problem = run(
+        """
+        maps = [{"container_id": 0, "host_id": base + 100, "size": 1000}]
+        ids = out("cat /proc/self/uid_map; id -u", uid_mappings=maps, gid_mappings=maps)
+        maps[0]["size"] = 65536
+        try:
+            out("true", uid_mappings=maps, gid_mappings=maps)
+        except execdrivers.SpecError as error:
+            result = ids, [error.field, error.remedy]
+        """
+    )
+    assert ids == ["0", str(START + 100), "1000", "0"]
+    assert problem == [
+        "uid_mappings[0].host_id",
+        f"as root: usermod --add-subuids {START + 100}-{START + 100 + 65535} {NAME}",
+    ]
+
+
+def test_further_processes_and_joining(run: Run) -> None:
+    result = run(
+        """
+        spec = ContainerSpec.build(["sleep", "100"], rootfs=rootfs)
+        container = engine.create(spec, driver="native")
+        container.start()
+        def executed(script, **options):
+            with container.exec(["sh", "-c", script], stdout=PIPE, **options) as process:
+                return process.communicate(timeout=20)[0].decode().split()
+        result = [executed("id -u"), executed("id -u; id -G", user="1000:5", additional_gids=[6]),
+                  executed("stat -c %u $(tty)", tty=True, user="1000")]
+        theirs = {kind: f"/proc/{container.pid}/ns/{file}" for kind, file in
+                  (("user", "user"), ("network", "net"), ("ipc", "ipc"))}
+        script = "id -u; readlink /proc/self/ns/net; cut -d. -f1 /proc/uptime"
+        seen = out(script, namespaces=theirs, user="5:5", time_offsets={"boottime": {"secs": 10**7}}, oom_score_adj=9)
+        result += [seen[0], seen[1] == os.readlink(theirs["network"]), int(seen[2]) > 10**7]
+        try:
+            out("true", namespaces={"network": theirs["network"]})
+        except execdrivers.SpecError as error:
+            result.append(error.field)
+        container.delete(force=True)
+        """
+    )
+    assert result == [["0"], ["1000", "5", "6"], ["1000"], "5", True, True, 'namespaces["network"]']
+
+
+def test_killed_whoever_it_runs_as(run: Run) -> None:
+    assert (
+        run(
+            """
+        spec = ContainerSpec.build(["sh", "-c", "trap '' TERM; sleep 100 & sleep 100"], rootfs=rootfs, user="1000:1000")
+        container = engine.create(spec, driver="native")
+        container.start()
+        container.kill()
+        result = container.wait(timeout=20).signal
+        container.delete()
+        """
+        )
+        == 9
+    )
+
+
+def test_what_it_declares(run: Run) -> None:
+    assert run(
+        """
+        probe = execdrivers.Registry().probe("native")
+        result = ["groups" in probe.features, "mount.idmap" in probe.features, probe.missing["mount.idmap"].remedy]
+        """
+    ) == [True, False, "run as root"]
+
+
+def test_without_the_tools(run: Run) -> None:
+    """A user without an account, or without the tools, has one id, and is told why there are no more."""
+    assert run(
+        """
+        from execdrivers import subids
+        subids.tool = lambda kind: None
+        maps = [{"container_id": 0, "host_id": base, "size": 1000}]
+        result = [out("cat /proc/self/uid_map")[2]]
+        try:
+            out("true", uid_mappings=maps, gid_mappings=maps)
+        except execdrivers.SpecError as error:
+            result.append([error.field, error.problem, error.remedy])
+        try:
+            out("true", additional_gids=[5])
+        except execdrivers.UnsupportedFeature as error:
+            problem = execdrivers.Registry().probe("native").missing["groups"]
+            result.append([error.feature, problem.reason, problem.remedy])
+        """
+    ) == [
+        "1",
+        [
+            "uid_mappings",
+            "takes newuidmap, which is not installed: without privilege one id alone can be mapped, "
+            + str(pwd.getpwnam(NAME).pw_uid),
+            "install uidmap (shadow-utils)",
+        ],
+        ["groups", "newuidmap is not installed", "install uidmap (shadow-utils)"],
+    ]
