@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from execdrivers import interrupts
 from execdrivers.driver import ExecRequest
 from execdrivers.errors import InvalidState, LaunchError, SpecError
 from execdrivers.exit import Exit
@@ -80,6 +81,7 @@ class Container(Supervised):
 
     # --- what can be done with it
 
+    @interrupts.deferring
     def start(self) -> None:
         """Execute the command. When that fails the container is deleted and the driver's `LaunchError` raised."""
         with self._lock:
@@ -179,6 +181,9 @@ class Container(Supervised):
             changes["env"] = {**self.spec.env, **self.spec.replace(env=env).env}
         spec = self.spec.replace(args=args, tty=tty, console_size=console_size, init=False, **changes)
         spec = self._amended(spec, "exec")
+        return interrupts.whole(lambda: self._exec(spec, stdin, stdout, stderr), ExecProcess.close)
+
+    def _exec(self, spec: ContainerSpec, stdin: Input, stdout: Output, stderr: Output) -> ExecProcess:
         wiring = connect(stdin, stdout, stderr, tty=spec.tty)
         try:
             with self._lock:
@@ -193,6 +198,7 @@ class Container(Supervised):
         process._attach_terminal(handle, spec.console_size)
         return process
 
+    @interrupts.deferring
     def pause(self) -> None:
         """Freeze all its processes; on return they stand still. `resume` lets them go on.
 
@@ -205,6 +211,7 @@ class Container(Supervised):
             self._changed("paused")
         self._emit("paused")
 
+    @interrupts.deferring
     def resume(self) -> None:
         """Let it go on. Raises as `pause` does; no error when it is not paused."""
         self._registry.require(self.driver, {"pause": "resume"})
@@ -214,6 +221,7 @@ class Container(Supervised):
             self._changed("running")
         self._emit("resumed")
 
+    @interrupts.deferring
     def update(self, resources: Resources | None = None, **limits: Any) -> None:
         """Change limits while it runs: fields of `Resources`, as a whole or as keywords; those not given stay.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from execdrivers import interrupts
 from execdrivers.container import Container
 from execdrivers.driver import CreateRequest, Plan
 from execdrivers.errors import ContainerError, ContainerTimeout, InvalidState, SpecError, StoreError
@@ -163,18 +164,23 @@ class Engine:
         if spec.tty and _is_pipe(stderr):
             stderr = None  # a terminal has one stream
         out, err = (Capture(output_limit) if _is_pipe(given) else None for given in (stdout, stderr))
-        container = self._create(spec, driver, name, stdin, out or stdout, err or stderr, transient=not keep, keep=keep)
-        began = time.monotonic()
+        container: Container | None = None
         try:
-            container.start()
+            with interrupts.deferred():
+                container = self._create(
+                    spec, driver, name, stdin, out or stdout, err or stderr, transient=not keep, keep=keep
+                )
+                began = time.monotonic()
+                container.start()
             if not container._supervise(deadline_after(timeout)):
                 container.expire()
         except BaseException:
             # An interrupt above all. What cannot be cleaned up now must not hide it.
-            try:
-                container.delete(force=True)
-            except Exception as error:
-                _log_failure(container.id, error)
+            if container is not None:
+                try:
+                    container.delete(force=True)
+                except Exception as error:
+                    _log_failure(container.id, error)
             raise
         duration = time.monotonic() - began
         kept: list[Any] = [None if capture is None else capture.value() for capture in (out, err)]
@@ -215,7 +221,10 @@ class Engine:
         Raises `VetoError` and whatever else a policy plugin raises, `UnknownDriver`, `DriverUnavailable`,
         `UnsupportedFeature`, `ContainerExists`, `StoreError`, `LaunchError`; nothing is left behind then.
         """
-        return self._create(spec, driver, name, stdin, stdout, stderr)
+        return interrupts.whole(
+            lambda: self._create(spec, driver, name, stdin, stdout, stderr),
+            lambda container: container.delete(force=True),
+        )
 
     def explain(self, spec: ContainerSpec, *, driver: str = "auto", name: str | None = None) -> Plan:
         """What would be done for the spec, after policy; does nothing, and works where the driver itself does not."""
@@ -254,6 +263,7 @@ class Engine:
         else:
             container.delete(force=force)
 
+    @interrupts.deferring
     def close(self) -> None:
         """Kill and delete what it made, but for what is detached or kept. May be called twice."""
         self._closed = True

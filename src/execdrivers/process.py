@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, cast
 
+from execdrivers import interrupts
 from execdrivers.errors import ContainerTimeout, InvalidState, SpecError
 from execdrivers.exit import Exit
 from execdrivers.pump import Pump
@@ -46,8 +48,7 @@ class Process:
         #: Guards the state and the handle; never held while waiting.
         self._lock = threading.RLock()
         #: Held by the thread that pumps and waits, for all others.
-        self._pumping = threading.Lock()
-        self._pumper = 0
+        self._pumping = threading.RLock()
 
     @property
     def returncode(self) -> int | None:
@@ -194,27 +195,30 @@ class Process:
         """Pump and wait until the end (True) or the deadline; ``once``: at most until something was moved."""
         if self._over:
             return True
-        if self._pumper == threading.get_ident():
+        if self._is_pumping():
             message = f"{self!r} cannot be waited for from its own callback"
             raise InvalidState(message, remedy="call kill() there, and wait outside")
-        if not self._pumping.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
-            return False
+        timeout = -1 if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            self._pumper = threading.get_ident()
-            return self._pump(deadline, once=once)
+            return self._pumping.acquire(timeout=timeout) and self._pump(deadline, once=once)
         finally:
-            self._pumper = 0
-            self._pumping.release()
+            if self._is_pumping():  # an interrupt may come between the lock and whatever would note it
+                self._pumping.release()
 
     def _glance(self) -> None:
         """Notice an end that has come, unless another thread waits for it."""
-        if not self._over and self._pumping.acquire(blocking=False):
-            try:
-                self._pumper = threading.get_ident()
+        if self._over or self._is_pumping():
+            return
+        try:
+            if self._pumping.acquire(blocking=False):
                 self._pump(time.monotonic(), once=True)
-            finally:
-                self._pumper = 0
+        finally:
+            if self._is_pumping():
                 self._pumping.release()
+
+    def _is_pumping(self) -> bool:
+        """Whether this thread does."""
+        return bool(self._pumping._is_owned())  # type: ignore[attr-defined] # threading.Condition relies on it too
 
     def _pump(self, deadline: float | None, *, once: bool) -> bool:
         if self._over:
@@ -232,7 +236,8 @@ class Process:
             else:
                 ended = pump.run(deadline)
             if ended:
-                self._conclude(pump)
+                with interrupts.deferred():
+                    self._conclude(pump)
         except BaseException:
             if pump.failed:
                 self._abort(readers)
@@ -279,6 +284,9 @@ class ExecProcess(Process):
         self._container = container
         self._command = args
         self._handle = handle
+        self._let_go = False
+        # A fork of this program inherits the object, but not the process.
+        self._maker = os.getpid()
 
     @property
     def pid(self) -> int | None:
@@ -315,6 +323,7 @@ class ExecProcess(Process):
         except InvalidState:
             pass
 
+    @interrupts.deferring
     def close(self) -> None:
         """Kill it if it still runs, and let go of its streams. May be called twice."""
         self.kill()
@@ -322,6 +331,7 @@ class ExecProcess(Process):
             self._supervise(time.monotonic() + DEATH)
         self._handle.close()
         self._close_stdio()
+        self._let_go = True
 
     @property
     def _args(self) -> tuple[str, ...]:
@@ -341,6 +351,16 @@ class ExecProcess(Process):
             except Exception as error:
                 self._exit = Exit(reason="unknown", error=f"{type(error).__name__}: {error}")
             self._handle.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_maker", None) != os.getpid() or self._let_go or sys.is_finalizing():
+            return
+        message, running = f"{self!r} was dropped without close()", self._exit is None
+        self.close()
+        if running:
+            import warnings
+
+            warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
 
     def __enter__(self) -> ExecProcess:
         return self

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
+from execdrivers import interrupts
 from execdrivers.errors import SpecError
 
 __all__ = ["CHUNK", "END_OF_INPUT", "LARGE", "Capture", "Reader", "Source", "Writer", "grow"]
@@ -160,6 +161,7 @@ class Writer:
         if self.source.ended:
             self.close()
 
+    @interrupts.deferring
     def close(self) -> None:
         """Close it: the container sees the end of its input. May be called twice."""
         fd, self.fd = self.fd, -1

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from execdrivers import interrupts
 from execdrivers.errors import InvalidState, StoreError
 from execdrivers.exit import Exit
 from execdrivers.process import DEATH, Process
@@ -92,6 +93,7 @@ class Supervised(Process):
             if self._exit is None and not self._deleted:
                 self._hold().kill()
 
+    @interrupts.deferring
     def delete(self, force: bool = False) -> None:
         """Free all that it took and forget it. No error when that is done already.
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from execdrivers import pidfd
+from execdrivers import interrupts, pidfd
 from execdrivers.errors import LaunchError
 from execdrivers.launcher._launcher import ffi, lib
 from execdrivers.launcher.failures import clone_error, failed, step_error
@@ -199,7 +199,8 @@ class Launch:
         poll.register(self._control, select.POLLIN)
         if tool >= 0:
             poll.register(tool, select.POLLIN)
-        events = poll.poll(None if timeout is None else 1000 * timeout)
+        with interrupts.heard():
+            events = poll.poll(None if timeout is None else 1000 * timeout)
         if not events:
             raise LaunchError(f"nothing has started within {timeout} seconds", step="launch", errno=errno.ETIMEDOUT)
         if all(fd == tool for fd, _ in events):
@@ -208,7 +209,10 @@ class Launch:
     def _receive(self) -> tuple[int, int, int] | None:
         """Kind, error and descriptor of the next message; None: no more. A failure is raised."""
         message, fd, pid = ffi.new("struct ed_message *"), ffi.new("int *"), ffi.new("int *")
-        if _checked(lib.ed_receive(self._control, message, fd, pid), "control") == 0:
+        while (result := lib.ed_receive(self._control, message, fd, pid)) == -errno.EINTR:
+            with interrupts.heard():
+                pass
+        if _checked(result, "control") == 0:
             return None
         if pid[0] > 0 and message.kind != lib.ED_LISTENER:  # which comes from the init's child
             self.pid = int(pid[0])

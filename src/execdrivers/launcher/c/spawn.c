@@ -185,10 +185,7 @@ int ed_receive(int control, struct ed_message *message, int *fd, int *pid)
     struct msghdr header = {
         .msg_iov = &part, .msg_iovlen = 1, .msg_control = &extra, .msg_controllen = sizeof extra};
     *fd = *pid = -1;
-    ssize_t n;
-    do
-        n = recvmsg(control, &header, MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR);
+    ssize_t n = recvmsg(control, &header, MSG_CMSG_CLOEXEC);
     if (n < 0)
         return errno == ECONNRESET ? 0 : -errno;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c)) {

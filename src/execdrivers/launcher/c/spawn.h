@@ -37,7 +37,7 @@ int ed_channel(int pair[2]);
 int ed_spawn(const struct ed_spawn *how, struct ed_child *child);
 
 /* Receive one message; *fd is a descriptor that came along, or -1; *pid the sender's, as this process sees it.
- * Returns 1; 0 at the end; or -errno. */
+ * Returns 1; 0 at the end; or -errno, -EINTR when a signal came first. */
 int ed_receive(int control, struct ed_message *message, int *fd, int *pid);
 
 /* Hand the launcher the three descriptors that its operation stdio waits for. Returns 0 or -errno. */
