@@ -117,19 +117,36 @@ static int run_under_init(struct launcher *l, const char **candidates, const cha
     end_process(status & 0x7f ? 128 + (status & 0x7f) : status >> 8 & 0xff);
 }
 
+/* A container need not have a null device, nor one that can be opened. What else fails must not be passed over. */
+static int unless_unusable(int error)
+{
+    static const int fine[] = {ENOENT, ENOTDIR, ELOOP, EACCES, EPERM, ENXIO, ENODEV};
+    for (size_t i = 0; i < sizeof fine / sizeof *fine; i++)
+        if (error == -fine[i])
+            return 0;
+    return error;
+}
+
 /* Where stdio is the host's /dev/null, the container's own takes its place: through /proc/self/fd the node itself can be
  * reached, and root may change its mode. */
-static void own_null_device(void)
+static int own_null_device(void)
 {
     for (int fd = 0; fd <= 2; fd++) {
-        if (!is_null_device(fd))
+        long result = is_null_device(fd);
+        if (result == 0 || result == -EBADF)
             continue;
-        long flags = sys2(__NR_fcntl, fd, F_GETFL);
+        long flags = result < 0 ? result : sys2(__NR_fcntl, fd, F_GETFL);
+        if (flags < 0)
+            return (int)flags;
         scoped_fd own = (int)sys4(__NR_openat, AT_FDCWD, "/dev/null",
                                   (flags & (O_ACCMODE | O_APPEND)) | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC, 0);
-        if (own > 2 && is_null_device(own))
-            sys3(__NR_dup3, own, fd, 0);
+        result = own < 0 ? unless_unusable(own) : is_null_device(own);
+        if (result > 0 && own > 2)
+            result = sys3(__NR_dup3, own, fd, 0);
+        if (result < 0)
+            return (int)result;
     }
+    return 0;
 }
 
 int op_exec(struct launcher *l, struct args *args)
@@ -140,7 +157,9 @@ int op_exec(struct launcher *l, struct args *args)
     const char **envp = string_list(args);
     if (args->bad || !candidates || !argv || !envp)
         return -EBADMSG;
-    own_null_device();
+    int result = own_null_device();
+    if (result < 0)
+        return result;
     if (init)
         return run_under_init(l, candidates, argv, envp);
     default_signals();

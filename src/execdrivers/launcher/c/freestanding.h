@@ -4,6 +4,8 @@
 
 #include <stddef.h>
 
+#ifndef EXECDRIVERS_SIMULATED /* that is linked with a C library */
+
 void *memset(void *to, int byte, size_t n)
 {
     unsigned char *p = to;
@@ -21,4 +23,5 @@ void *memcpy(void *restrict to, const void *restrict from, size_t n)
     return to;
 }
 
+#endif
 #endif

@@ -137,11 +137,14 @@ static int file_mode(int fd)
     return result < 0 ? (int)result : st.stx_mode & S_IFMT;
 }
 
+/* 1, 0, or -errno. */
 static int is_node(int fd, uint64_t mode, uint64_t major, uint64_t minor)
 {
     struct statx st;
-    return sys5(__NR_statx, fd, "", AT_EMPTY_PATH, STATX_TYPE, &st) >= 0 &&
-           (st.stx_mode & S_IFMT) == (mode & S_IFMT) && st.stx_rdev_major == major && st.stx_rdev_minor == minor;
+    long result = sys5(__NR_statx, fd, "", AT_EMPTY_PATH, STATX_TYPE, &st);
+    if (result < 0)
+        return (int)result;
+    return (st.stx_mode & S_IFMT) == (mode & S_IFMT) && st.stx_rdev_major == major && st.stx_rdev_minor == minor;
 }
 
 int is_null_device(int fd)
@@ -285,9 +288,11 @@ int op_root_overlay(struct launcher *l, struct args *args)
     long result = move_onto(layer, lower);
     if (result < 0)
         return (int)result;
-    sys3(__NR_mkdirat, layer, "upper", 0755);
-    sys3(__NR_mkdirat, layer, "work", 0700);
-    result = sys1(__NR_fchdir, layer);
+    result = sys3(__NR_mkdirat, layer, "upper", 0755);
+    if (result >= 0)
+        result = sys3(__NR_mkdirat, layer, "work", 0700);
+    if (result >= 0)
+        result = sys1(__NR_fchdir, layer);
     if (result < 0)
         return (int)result;
     scoped_fd context = (int)sys2(__NR_fsopen, "overlay", FSOPEN_CLOEXEC);
@@ -310,11 +315,11 @@ int op_root_overlay(struct launcher *l, struct args *args)
         result = sys5(__NR_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
     if (result >= 0)
         result = sys3(__NR_fsmount, context, FSMOUNT_CLOEXEC, set);
-    sys1(__NR_chdir, "/");
-    if (result < 0) {
+    long back = sys1(__NR_chdir, "/");
+    if (result < 0)
         note_fs_log(l, context);
-        return (int)result;
-    }
+    if (result < 0 || back < 0)
+        return (int)(result < 0 ? result : back);
     l->root = (int)result;
     return move_onto(l->root, lower);
 }
@@ -422,7 +427,7 @@ int op_device(struct launcher *l, struct args *args)
     if (node < 0)
         return node;
     /* It gets a mount on which devices work, so it must be no other node, put in its place by who shares the rootfs. */
-    if (!is_node(node, mode, major, minor)) {
+    if (is_node(node, mode, major, minor) != 1) {
         note(l, "another file took its place");
         return -EBUSY;
     }
@@ -462,7 +467,7 @@ int op_mask(struct launcher *l, struct args *args)
     scoped_fd null = clone_tree(AT_FDCWD, "/dev/null", 0);
     if (null < 0)
         return null;
-    if (!is_null_device(null)) {
+    if (is_null_device(null) != 1) {
         note(l, "the host's /dev/null is not the null device");
         return -ENODEV;
     }
@@ -512,7 +517,7 @@ int op_unmount(struct launcher *l, struct args *args)
     long result = sys1(__NR_fchdir, target);
     if (result >= 0)
         result = sys2(__NR_umount2, ".", UMOUNT_DETACH);
-    sys1(__NR_chdir, "/");
+    long back = sys1(__NR_chdir, "/");
     forget_grounds(l, path);
-    return (int)result;
+    return (int)(result < 0 ? result : back);
 }

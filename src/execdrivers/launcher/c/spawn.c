@@ -175,6 +175,17 @@ int ed_spawn(const struct ed_spawn *how, struct ed_child *child)
     return 0;
 }
 
+/* The first of them; there is room for one more than is sent, and who sends is not always ours. */
+static int one_descriptor(const struct cmsghdr *rights)
+{
+    int fds[2] = {-1, -1};
+    size_t size = rights->cmsg_len - CMSG_LEN(0);
+    memcpy(fds, CMSG_DATA(rights), size < sizeof fds ? size : sizeof fds);
+    if (fds[1] >= 0)
+        close(fds[1]);
+    return fds[0];
+}
+
 int ed_receive(int control, struct ed_message *message, int *fd, int *pid)
 {
     union {
@@ -190,7 +201,7 @@ int ed_receive(int control, struct ed_message *message, int *fd, int *pid)
         return errno == ECONNRESET ? 0 : -errno;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c)) {
         if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
-            memcpy(fd, CMSG_DATA(c), sizeof *fd);
+            *fd = one_descriptor(c);
         if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS) {
             struct ucred sender;
             memcpy(&sender, CMSG_DATA(c), sizeof sender);
@@ -198,7 +209,12 @@ int ed_receive(int control, struct ed_message *message, int *fd, int *pid)
         }
     }
     message->detail[sizeof message->detail - 1] = 0;
-    return n == sizeof *message;
+    if (n == sizeof *message)
+        return 1;
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+    return 0;
 }
 
 int ed_send_stdio(int control, const int *fds)
