@@ -60,8 +60,9 @@ static int copy_data(int from, int to, uint64_t size)
             data = (long)at; /* a file system that cannot tell */
         else
             hole = sys3(__NR_lseek, from, data, SEEK_HOLE);
-        sys3(__NR_lseek, from, data, SEEK_SET);
-        sys3(__NR_lseek, to, data, SEEK_SET);
+        result = sys3(__NR_lseek, from, data, SEEK_SET);
+        if (result >= 0)
+            result = sys3(__NR_lseek, to, data, SEEK_SET);
         for (at = (uint64_t)data; at < (uint64_t)hole && at < size && result >= 0; at += (uint64_t)result) {
             result = sys4(__NR_sendfile, to, from, NULL, (uint64_t)hole - at);
             if (result == 0) /* it has become shorter */

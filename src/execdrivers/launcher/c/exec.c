@@ -129,8 +129,10 @@ static int unless_unusable(int error)
 
 /* Where stdio is the host's /dev/null, the container's own takes its place: through /proc/self/fd the node itself can be
  * reached, and root may change its mode. */
-static int own_null_device(void)
+int own_null_device(struct launcher *l)
 {
+    if (l->null_is_own)
+        return 0;
     for (int fd = 0; fd <= 2; fd++) {
         long result = is_null_device(fd);
         if (result == 0 || result == -EBADF)
@@ -146,6 +148,7 @@ static int own_null_device(void)
         if (result < 0)
             return (int)result;
     }
+    l->null_is_own = 1;
     return 0;
 }
 
@@ -157,7 +160,7 @@ int op_exec(struct launcher *l, struct args *args)
     const char **envp = string_list(args);
     if (args->bad || !candidates || !argv || !envp)
         return -EBADMSG;
-    int result = own_null_device();
+    int result = own_null_device(l);
     if (result < 0)
         return result;
     if (init)
@@ -297,7 +300,7 @@ int op_adopt(struct launcher *l, struct args *args)
     const char **argv = string_list(args);
     const char **envp = string_list(args);
     int count = (int)arg_int(args);
-    if (args->bad || !argv || !envp || count > ED_MAX_DESCRIPTORS - ED_LAUNCHER_FD - 1)
+    if (args->bad || !argv || !envp || count < 0 || count > ED_MAX_DESCRIPTORS - ED_LAUNCHER_FD - 1)
         return -EBADMSG;
     long result = sys5(__NR_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     if (result < 0)
@@ -307,11 +310,14 @@ int op_adopt(struct launcher *l, struct args *args)
     struct clone_args clone = {.flags = CLONE_VFORK | CLONE_VM, .exit_signal = SIGCHLD};
     long tool = sys2(__NR_clone3, &clone, sizeof clone);
     if (tool == 0) {
-        for (int i = 0; i < count; i++)
-            sys3(__NR_dup3, ED_LAUNCHER_FD + 1 + i, ED_PLAN_FD + i, 0);
-        sys3(__NR_close_range, ED_PLAN_FD + count, ~0U, 0);
+        for (int i = 0; i < count && result >= 0; i++)
+            result = sys3(__NR_dup3, ED_LAUNCHER_FD + 1 + i, ED_PLAN_FD + i, 0);
+        if (result >= 0)
+            result = sys3(__NR_close_range, ED_PLAN_FD + count, ~0U, 0);
         default_signals();
-        failure = (int)sys3(__NR_execve, argv[0], argv, envp);
+        if (result >= 0)
+            result = sys3(__NR_execve, argv[0], argv, envp);
+        failure = (int)result;
         end_process(127);
     }
     if (tool < 0 || failure)

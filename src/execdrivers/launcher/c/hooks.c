@@ -50,7 +50,8 @@ static int start(struct hook *hook)
         long result = sys0(__NR_setsid);
         for (int fd = 0; fd <= 2 && result >= 0; fd++)
             result = sys3(__NR_dup3, fd ? hook->output : hook->input, fd, 0);
-        sys3(__NR_close_range, 3, ~0U, 0);
+        if (result >= 0)
+            result = sys3(__NR_close_range, 3, ~0U, 0);
         if (result >= 0)
             result = sys1(__NR_chdir, hook->directory);
         default_signals();

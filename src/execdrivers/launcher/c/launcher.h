@@ -21,6 +21,7 @@ struct launcher {
     int console;  /* master of the container's terminal until it is sent, or -1 */
     int proc;     /* a procfs of our own, attached nowhere, or -1 */
     int ruleset;  /* of Landlock, or -1 */
+    int null_is_own; /* stdio is not the host's null device */
     const char *profile; /* of AppArmor, or NULL */
     uint32_t profile_step, ruleset_step, filter_step;
     uint32_t step, ground_count;
@@ -119,6 +120,7 @@ int op_hook(struct launcher *l, struct args *args);
 /* exec.c */
 const char **string_list(struct args *args);
 void hear_of_children(void);
+int own_null_device(struct launcher *l);
 int op_exec(struct launcher *l, struct args *args);
 int op_enter(struct launcher *l, struct args *args);
 int op_join(struct launcher *l, struct args *args);

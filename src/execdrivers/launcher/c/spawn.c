@@ -175,15 +175,20 @@ int ed_spawn(const struct ed_spawn *how, struct ed_child *child)
     return 0;
 }
 
-/* The first of them; there is room for one more than is sent, and who sends is not always ours. */
+/* The first of them; there is room for more than are ever meant, and who sends is not always ours. */
 static int one_descriptor(const struct cmsghdr *rights)
 {
-    int fds[2] = {-1, -1};
-    size_t size = rights->cmsg_len - CMSG_LEN(0);
-    memcpy(fds, CMSG_DATA(rights), size < sizeof fds ? size : sizeof fds);
-    if (fds[1] >= 0)
-        close(fds[1]);
-    return fds[0];
+    size_t count = (rights->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    int first = -1;
+    for (size_t i = 0; i < count; i++) {
+        int fd;
+        memcpy(&fd, CMSG_DATA(rights) + i * sizeof fd, sizeof fd);
+        if (i == 0)
+            first = fd;
+        else
+            close(fd);
+    }
+    return first;
 }
 
 int ed_receive(int control, struct ed_message *message, int *fd, int *pid)
