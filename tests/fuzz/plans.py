@@ -70,7 +70,7 @@ def real(rootfs: Path) -> Iterator[tuple[str, bytes]]:
 def _candidates() -> Iterator[Any]:
     words = [key for table in vars(vocabulary).values() if isinstance(table, dict) for key in table]
     texts = [word for word in words if isinstance(word, str)]
-    yield from (1, 0, 0xFFFFFFFF, "/a/b", "0-2", "", ("/bin/a", "b=c"), (), (1, 2))
+    yield from (1, 0, 0xFFFFFFFF, "/a/b", "0-2", "", ("/bin/a", "b=c"), (), (1, 2), bytes(16), b"")
     yield from texts
     yield from ((text,) for text in texts)
 
