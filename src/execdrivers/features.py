@@ -64,6 +64,7 @@ FEATURES: Mapping[str, str] = {
     # The process
     "user": "run as a given user and group",
     "groups": "set supplementary groups",
+    "other-users": "users and groups beside the command's own exist, to be changed to and to own files",
     "cwd": "set the working directory",
     "umask": "set the file mode creation mask",
     "tty": "give the process a terminal",

@@ -25,7 +25,7 @@ from execdrivers.spec import ContainerSpec
 __all__ = ["ChrootDriver", "ChrootHandle"]
 
 #: What is enforced, and what is openly shared with the host. All else is refused by the engine.
-FEATURES = frozenset({"rootfs", "user", "groups", "cwd", "umask", "signal", "recover"}) | {
+FEATURES = frozenset({"rootfs", "user", "groups", "other-users", "cwd", "umask", "signal", "recover"}) | {
     f"namespace.host.{kind}" for kind in ("pid", "mount", "uts", "ipc", "network", "cgroup", "user", "time")
 }
 #: What the caller must be able to do, by bit number: capabilities(7).

@@ -44,7 +44,7 @@ _ALWAYS = frozenset(
     namespace.host.pid namespace.host.uts namespace.host.ipc namespace.host.network namespace.host.cgroup
     namespace.host.user namespace.host.time
     hostname domainname network.none network.host sysctl
-    user groups cwd umask tty rlimits capabilities no-new-privileges oom-score-adj
+    user groups other-users cwd umask tty rlimits capabilities no-new-privileges oom-score-adj
     init pids recover signal kill-all
     """.split()
 )

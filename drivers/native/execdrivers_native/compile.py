@@ -112,7 +112,7 @@ class NativePlan:
     def _mapped_steps(self) -> Iterator[Step]:
         """What the caller does at that point."""
         if self.maps:
-            yield Step("map-ids", {"uids": map_lines(self.maps.uids), "gids": map_lines(self.maps.gids)})
+            yield Step("map-ids", {"uids": [*map_lines(self.maps.uids)], "gids": [*map_lines(self.maps.gids)]})
         yield from (Step("write-outside", {"file": name, "data": value}) for name, value in self.outside.items())
 
 

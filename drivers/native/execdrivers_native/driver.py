@@ -37,10 +37,11 @@ _ALWAYS = frozenset(
 )
 #: What takes privilege as well.
 _PRIVILEGED = frozenset({"devices", "mount.cgroup", "mount.overlay", "mount.idmap", "namespace.host.user"})
+#: What takes more ids than one.
+_SEVERAL = ("groups", "other-users")
 _TIME = ("namespace.time", "time-offsets")
 #: What takes libseccomp.
 _SECCOMP = ("seccomp", "seccomp.notify")
-_NEEDS_ROOT = Problem("it takes privilege on this host", "run as root")
 
 
 class NativeDriver(Driver):
@@ -62,17 +63,17 @@ class NativeDriver(Driver):
         if facts.privileged:
             features |= _PRIVILEGED
         else:
-            missing.update(dict.fromkeys(_PRIVILEGED, _NEEDS_ROOT))
+            missing.update(dict.fromkeys(_PRIVILEGED, host.NEEDS_ROOT))
         if facts.time_namespaces:
             features.update(_TIME)
         else:
             missing.update(dict.fromkeys(_TIME, Problem("the kernel has no time namespaces", "build it with TIME_NS")))
         several = None if facts.privileged else ids.several_problem(facts)
         if several is None:
-            features.add("groups")
+            features.update(_SEVERAL)
         else:
-            missing["groups"] = Problem(*several)
-        others = {**self._cgroup_features(), **landlock_features(), "apparmor": apparmor.problem()}
+            missing.update(dict.fromkeys(_SEVERAL, Problem(*several)))
+        others = {**facts.cgroup_features(), **landlock_features(), "apparmor": apparmor.problem()}
         others.update(dict.fromkeys(_SECCOMP, seccomp.problem()))
         for feature, problem in others.items():
             if problem:
@@ -92,16 +93,6 @@ class NativeDriver(Driver):
                 "rootless": not facts.privileged,
             },
         )
-
-    def _cgroup_features(self) -> dict[str, Problem | None]:
-        layout = self.host.cgroups
-        freezer = layout.problem("freezer" if "freezer" in layout.v1 else "")
-        limits = cgroups.features(layout)
-        some = None if None in limits.values() else limits["cgroup.memory"]
-        # Without a pid namespace its processes are found, and held still to be killed, by their cgroup.
-        host_pid = freezer if self.host.privileged else _NEEDS_ROOT
-        more = {"cgroup.path": some, "cgroup.devices": cgroups.device_rules_problem(layout), "update": some}
-        return {**limits, **more, "pause": freezer, "namespace.host.pid": host_pid}
 
     def _problems(self) -> list[Problem]:
         facts = self.host

@@ -15,7 +15,7 @@ import attrs
 from execdrivers import cgroups, pidfd, seccomp
 from execdrivers.cgroups import CgroupDir, devices
 from execdrivers.driver import ExecRequest, Handle, ProcessHandle
-from execdrivers.errors import OperationError
+from execdrivers.errors import OperationError, UnsupportedFeature
 from execdrivers.exit import Exit
 from execdrivers.launcher import HookPoints, Launch, Started, join, run_left_poststop
 from execdrivers_native.compile import compile_exec, exec_device_rules
@@ -183,6 +183,7 @@ class NativeHandle(Handle):
         )
 
     def pause(self) -> None:
+        self._require("pause")
         layout, path = self._host.cgroups, self._cgroups_path
         self._extend("pause", cgroups.plan(None, self._id, layout, path=path, track=True))
         cgroups.freeze(self._cgroups())
@@ -191,11 +192,16 @@ class NativeHandle(Handle):
         cgroups.thaw(self._cgroups())
 
     def update(self, resources: Resources) -> None:
+        self._require("update")
         cgroups.check(resources, self._host.cgroups)
         rules: tuple[devices.Rule, ...] = ()
         if resources.devices is not None:
             rules = devices.rules(resources.devices, map(devices.Rule.parse, self._nodes))
         self._extend("update", self._plan(resources, rules))
+
+    def _require(self, feature: str) -> None:
+        if problem := self._host.cgroup_features()[feature]:
+            raise UnsupportedFeature("native", feature, "", reason=problem.reason, remedy=problem.remedy)
 
     def _plan(self, resources: Resources | None, rules: Sequence[devices.Rule]) -> tuple[CgroupDir, ...]:
         return cgroups.plan(resources, self._id, self._host.cgroups, path=self._cgroups_path, devices=rules)

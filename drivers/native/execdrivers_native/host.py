@@ -6,14 +6,16 @@ import os
 
 import attrs
 
-from execdrivers import apparmor
+from execdrivers import apparmor, cgroups
 from execdrivers.cgroups import Layout
-from execdrivers.cgroups import look as look_at_cgroups
+from execdrivers.driver import Problem
 
-__all__ = ["MINIMUM_KERNEL", "Host", "look"]
+__all__ = ["MINIMUM_KERNEL", "NEEDS_ROOT", "Host", "look"]
 
 #: mount_setattr(2) came with 5.12; clone3, openat2, close_range and the mount descriptors are older.
 MINIMUM_KERNEL = (5, 12)
+
+NEEDS_ROOT = Problem("it takes privilege on this host", "run as root")
 
 _CAP_SETUID, _CAP_SYS_ADMIN = 7, 21
 
@@ -43,6 +45,17 @@ class Host:
         needed = 1 << _CAP_SETUID | 1 << _CAP_SYS_ADMIN
         return self.capabilities & needed == needed
 
+    def cgroup_features(self) -> dict[str, Problem | None]:
+        """The features that take cgroups → why they cannot be had; None where they can."""
+        layout = self.cgroups
+        freezer = layout.problem("freezer" if "freezer" in layout.v1 else "")
+        limits = cgroups.features(layout)
+        some = None if None in limits.values() else limits["cgroup.memory"]
+        # Without a pid namespace its processes are found, and held still to be killed, by their cgroup.
+        host_pid = freezer if self.privileged else NEEDS_ROOT
+        more = {"cgroup.path": some, "cgroup.devices": cgroups.device_rules_problem(layout), "update": some}
+        return {**limits, **more, "pause": freezer, "namespace.host.pid": host_pid}
+
 
 def look() -> Host:
     """The facts now."""
@@ -57,7 +70,7 @@ def look() -> Host:
         bounding=int(status["CapBnd"], 16),
         user_namespaces=_read("/proc/sys/user/max_user_namespaces", "0") != "0"
         and _read("/proc/sys/kernel/unprivileged_userns_clone", "1") != "0",
-        cgroups=look_at_cgroups(),
+        cgroups=cgroups.look(),
         known_capabilities=(2 << int(_read("/proc/sys/kernel/cap_last_cap", "40"))) - 1,
         apparmor_label=apparmor.label(),
         apparmor_default=apparmor.default(),

@@ -25,7 +25,7 @@ _ALWAYS = frozenset(
     namespace.host.pid namespace.host.uts namespace.host.ipc namespace.host.network namespace.host.cgroup
     namespace.host.user namespace.host.time namespace.join
     hostname domainname network.none network.host sysctl
-    user groups cwd umask tty rlimits capabilities no-new-privileges oom-score-adj
+    user groups other-users cwd umask tty rlimits capabilities no-new-privileges oom-score-adj
     cgroup.path hooks init exec pause update pids recover signal kill-all
     """.split()
 )

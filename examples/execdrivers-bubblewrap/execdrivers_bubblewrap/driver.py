@@ -29,7 +29,7 @@ _FEATURES = frozenset(
     namespace.pid namespace.mount namespace.uts namespace.ipc namespace.network namespace.cgroup
     namespace.host.uts namespace.host.ipc namespace.host.network namespace.host.cgroup namespace.host.user
     namespace.host.time network.none network.host hostname
-    user groups cwd umask tty rlimits capabilities no-new-privileges init
+    user groups other-users cwd umask tty rlimits capabilities no-new-privileges init
     pids exec pause update signal kill-all recover
     """.split()
 )

@@ -98,7 +98,7 @@ class TestCapabilities(Kit):
         status = host.status(self.first_process(container))
         assert {status[key] for key in ("CapEff", "CapPrm", "CapBnd")} == {f"{1 << 5:016x}"}
 
-    @needs("capabilities", asked=_ASKED)
+    @needs("capabilities", "other-users", asked=_ASKED)
     def test_what_a_dropped_one_would_allow_is_denied(self) -> None:
         rootfs = self.own_rootfs()
         commands = ["chown /data 1", "chroot /tmp", "rawsocket", "mknod /data/node c 1 3", "setuid 5"]
@@ -141,7 +141,7 @@ class TestCapabilities(Kit):
         report = self._of_setuid_program(no_new_privileges=True)
         assert report["uid"][1] == 1000 and not report.capabilities("effective")
 
-    @needs("no-new-privileges", "user", asked=_NNP_ASKED | {"user": "1000"})
+    @needs("no-new-privileges", "user", "other-users", asked=_NNP_ASKED | {"user": "1000"})
     def test_privileges_where_they_are_allowed(self) -> None:
         report = self._of_setuid_program(no_new_privileges=False)
         assert report["no_new_privs"] == 0

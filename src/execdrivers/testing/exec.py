@@ -150,14 +150,14 @@ class TestExec(Kit):
         assert self.executed_report(self.start_ready(cwd="/usr"), cwd="/home/alice")["cwd"] == "/home/alice"
         assert self.executed_report(self.start_ready(cwd="/usr"))["cwd"] == "/usr"
 
-    @needs("exec", "user")
+    @needs("exec", "user", "other-users")
     def test_user(self) -> None:
         report = self.executed_report(self.start_ready(), user="alice")
         assert report["uid"] == [1000] * 3 and report["gid"] == [1000] * 3
         assert set(report["groups"]) - {1000} == {10, 100}
         assert not report.capabilities("effective")
 
-    @needs("exec", "user")
+    @needs("exec", "user", "other-users")
     def test_user_by_number(self) -> None:
         report = self.executed_report(self.start_ready(), user="4321:1234")
         assert (report["uid"], report["gid"]) == ([4321] * 3, [1234] * 3)

@@ -131,7 +131,7 @@ class TestExit(Kit):
         # The kernel makes it: /bin/probe say /bin/script
         assert self.run(args=["/bin/script"], rootfs=rootfs).returncode in (0, 2)
 
-    @needs("user")
+    @needs("user", "other-users")
     def test_command_of_another_user_is_not_executable(self) -> None:
         rootfs = self.own_rootfs()
         (rootfs / "bin/private").write_bytes((rootfs / "bin/probe").read_bytes())

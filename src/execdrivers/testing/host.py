@@ -26,6 +26,7 @@ __all__ = [
     "in_child",
     "lacking",
     "namespaces",
+    "outside",
     "read_line",
     "status",
     "until",
@@ -140,6 +141,15 @@ def capable(name: str) -> bool:
     from execdrivers.defaults import ALL_CAPABILITIES
 
     return bool(int(status(os.getpid())["CapEff"], 16) >> ALL_CAPABILITIES[name] & 1)
+
+
+def outside(pid: int, kind: str, number: int) -> int | None:
+    """The id of ``kind`` "uid" or "gid", as we see it, that is ``number`` in that process's user namespace."""
+    with open(f"/proc/{pid}/{kind}_map") as file:
+        for inside, ours, count in (map(int, line.split()) for line in file):
+            if inside <= number < inside + count:
+                return ours + number - inside
+    return None
 
 
 def in_child(body: Callable[[], object], *, killed: bool = False) -> int:
