@@ -32,35 +32,22 @@ static int open_proc(struct launcher *l)
     return -EPERM;
 }
 
+/* What is set here waits for the next execution, by us or by a child: a reaping init itself executes nothing more. Early,
+ * since it takes a descriptor, of which the container's limits may leave none. */
 int op_apparmor(struct launcher *l, struct args *args)
 {
     uint32_t length;
     const char *profile = arg_str(args, &length);
-    if (args->bad)
-        return -EBADMSG;
-    if (length > 4000) /* the kernel takes a page, "exec " included */
-        return -ENAMETOOLONG;
-    l->proc = open_proc(l);
-    if (l->proc < 0)
-        return l->proc;
-    l->profile = profile;
-    l->profile_step = l->step;
-    return 0;
-}
-
-int change_profile_on_exec(struct launcher *l)
-{
-    if (!l->profile)
-        return 0;
-    /* Opened by who writes: the kernel takes it from no other task. */
+    char text[4096] = "exec "; /* the kernel takes a page */
+    if (args->bad || length > sizeof text - 5)
+        return args->bad ? -EBADMSG : -ENAMETOOLONG;
+    memcpy(text + 5, profile, length);
+    scoped_fd proc = open_proc(l);
+    if (proc < 0)
+        return proc;
     struct open_how how = {.flags = O_WRONLY | O_CLOEXEC,
                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV};
-    scoped_fd fd = (int)sys4(__NR_openat2, l->proc, "thread-self/attr/apparmor/exec", &how, sizeof how);
-    char text[4096] = "exec ";
-    size_t length = text_length(l->profile);
-    memcpy(text + 5, l->profile, length);
+    scoped_fd fd = (int)sys4(__NR_openat2, proc, "thread-self/attr/apparmor/exec", &how, sizeof how);
     long result = fd < 0 ? fd : sys3(__NR_write, fd, text, length + 5);
-    if (result < 0)
-        l->step = l->profile_step;
     return result < 0 ? (int)result : 0;
 }

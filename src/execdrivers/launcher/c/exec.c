@@ -38,9 +38,7 @@ void hear_of_children(void)
 /* The last restrictions, which would keep the launcher itself from its work: of who executes, and in this order. */
 static int confine(struct launcher *l)
 {
-    int result = change_profile_on_exec(l);
-    if (result >= 0)
-        result = enforce_landlock(l);
+    int result = enforce_landlock(l);
     return result < 0 ? result : install_filter(l);
 }
 

@@ -271,7 +271,7 @@ static int map_plan(const unsigned char **plan, size_t *size)
 
 __attribute__((noreturn, used)) void launcher_main(void)
 {
-    struct launcher l = {.root = -1, .console = -1, .proc = -1, .ruleset = -1};
+    struct launcher l = {.root = -1, .console = -1, .ruleset = -1};
     const unsigned char *plan = NULL;
     size_t size = 0;
     int result = (int)sys3(__NR_fcntl, ED_CONTROL_FD, F_SETFD, FD_CLOEXEC);

@@ -19,11 +19,9 @@ struct ground {
 struct launcher {
     int root;     /* mount of the root-to-be, then "/" */
     int console;  /* master of the container's terminal until it is sent, or -1 */
-    int proc;     /* a procfs of our own, attached nowhere, or -1 */
     int ruleset;  /* of Landlock, or -1 */
     int null_is_own; /* stdio is not the host's null device */
-    const char *profile; /* of AppArmor, or NULL */
-    uint32_t profile_step, ruleset_step, filter_step;
+    uint32_t ruleset_step, filter_step;
     uint32_t step, ground_count;
     struct ground grounds[256];
     /* The seccomp filter that the command is to have; NULL: none, or it is in force. */
@@ -107,7 +105,6 @@ int op_affinity(struct launcher *l, struct args *args);
 int op_personality(struct launcher *l, struct args *args);
 /* apparmor.c */
 int op_apparmor(struct launcher *l, struct args *args);
-int change_profile_on_exec(struct launcher *l);
 /* landlock.c */
 int enforce_landlock(struct launcher *l);
 int op_landlock(struct launcher *l, struct args *args);

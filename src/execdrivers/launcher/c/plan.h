@@ -60,7 +60,7 @@ enum ed_op {
     ED_OP_IO_PRIORITY,   /* class, priority: ioprio_set */
     ED_OP_AFFINITY,      /* processors: sched_setaffinity */
     ED_OP_PERSONALITY,   /* domain */
-    ED_OP_APPARMOR,      /* profile: of the command, from its execution on; needs the right to mount a procfs */
+    ED_OP_APPARMOR,      /* profile: of the command, from its execution on */
     ED_OP_LANDLOCK,      /* abi, restricts, read, write, execute, bind, connect: restricts are bits (files, ports bound,
                             ports connected to, abstract sockets, signals), enforced on the command; takes no new
                             privileges */
