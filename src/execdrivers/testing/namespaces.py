@@ -168,6 +168,8 @@ class TestNamespaces(Kit):
     @needs("namespace.join", "namespace.pid")
     def test_join_pids_and_end_alone(self) -> None:
         """The first process there goes on, and sees no more of it."""
+        if not host.capable("CAP_SYS_ADMIN"):
+            host.lacking("CAP_SYS_ADMIN")
         first = self.start_ready("line", "say still here")
         pid = self.first_process(first)
         variable = {"KIT": self.id}
