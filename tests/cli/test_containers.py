@@ -209,3 +209,24 @@ def test_sizes() -> None:
 
 def test_control_characters_do_not_reach_the_terminal() -> None:
     assert table.printable("a\x1b[2Jb\n\x9b✓") == "a\\x1b[2Jb\\n\\x9b✓"
+
+
+# what they share
+
+
+@pytest.mark.needs("root")
+def test_namespaces_of_another_container(cli: Cli, native: str, rootfs: Path) -> None:
+    run = ("run", "--driver", native, "--rootfs", rootfs)
+    with cli.start(*run, "--userns", "private", "--hostname", "first", "--name", "x", "sleep", "60") as process:
+        cli.running("x")
+        script = "hostname; cat /proc/self/uid_map"
+        first, *mapped = cli(*run, "--uts", "container:x", "sh", "-c", script).stdout.split()
+        assert first == "first"
+        assert mapped[0] == "0" and mapped[1] != "0"
+        assert cli(*run, "--network", "container:x", "hostname").stdout != "first\n"
+        assert "no container" in cli(*run, "--ipc", "container:y", "true").stderr
+        cli("kill", "x")
+        process.wait(20)
+    ended = cli(*run, "--pid", "container:x", "true")
+    assert ended.returncode == 125
+    assert "x" in ended.stderr

@@ -292,7 +292,7 @@ def test_errors_of_mounts_over_a_bundle_name_the_option(bundle: Path) -> None:
         (["--ulimit", "no=1", "sh"], "(given by --ulimit)", ""),
         (["--sysctl", "kernel.panic=1", "sh"], "(given by --sysctl)", ""),
         (["--network", "bridge", "sh"], "'bridge' is not supported", "--network none"),
-        (["--pid", "container:x", "sh"], "--pid: 'container:x' is not supported", "ns:PATH"),
+        (["--pid", "parent", "sh"], "--pid: 'parent' is not supported", "container:NAME"),
         (["--security-opt", "odd", "sh"], "'odd' is not supported", "seccomp="),
         (["--security-opt", "label=type:x", "sh"], "parts of a label", "label=disable"),
         (["--security-opt", "seccomp=/no/such", "sh"], "No such file", "linux.seccomp"),

@@ -68,10 +68,11 @@ def test_by_the_containers_mappings(engine: Engine, rootfs: Path, data: Path) ->
 
 @pytest.fixture
 def mount_below(data: Path) -> Iterator[Path]:
-    """Another file system in it, with a file of 1000's."""
-    below = data / "below"
+    """Another mount in it, with a file of 1000's."""
+    below, other = data / "below", data.parent / "other"
     below.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "none", below], check=True)
+    other.mkdir()
+    subprocess.run(["mount", "--bind", other, below], check=True)
     (below / "file").touch()
     os.chown(below / "file", 1000, 1000)
     yield below

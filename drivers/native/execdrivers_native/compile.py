@@ -288,9 +288,9 @@ class _Compiler:
             raise SpecError('namespaces["pid"]', self.joined["pid"], problem, "run as root")
 
     def compile(self) -> NativePlan:
-        # On v1 the process moves itself, and only then may the cgroup namespace be made, rooted where it is. The clocks
-        # of a time namespace are set by a process that has made it and is not in it yet.
-        moves = any(cgroup.version == 1 for cgroup in self.cgroups)
+        # On v1 the process moves itself, and only then may the cgroup namespace be made, rooted where it is; what joins
+        # others is moved on v2 too. The clocks of a time namespace are set by who has made it and is not in it yet.
+        moves = any(cgroup.version == 1 or self.joined for cgroup in self.cgroups)
         late = tuple(name for name in self.namespaces if name == "time" or (name == "cgroup" and moves))
         early = tuple(name for name in self.namespaces if name not in late)
         # Device lists would keep us from making nodes, which in a user namespace none can anyway.
@@ -365,10 +365,8 @@ class _Compiler:
 
     def _enter(self, new: tuple[str, ...]) -> Iterator[Operation]:
         if self.joined:
-            unified = any(cgroup.version == 2 for cgroup in self.cgroups)
-            cgroup = _FIRST_DESCRIPTOR + len(self.joined) if unified else 0
             # Without privilege it needs its own files of /proc; what is inside sees it then in no case.
-            yield operation("enter", ENTERED, new, cgroup, int(self.rootless), tuple(self.joined))
+            yield operation("enter", ENTERED, new, int(self.rootless), tuple(self.joined))
 
     def _identity_maps(self) -> Iterator[Operation]:
         if self.maps is not None and self.maps.writer == "launcher":
@@ -558,8 +556,7 @@ class _Compiler:
     def _tree(self, tree: Tree) -> int:
         """The launcher's descriptor of that tree."""
         self.trees.append(tree)
-        before = len(self.joined) + (1 if self.joined and any(c.version == 2 for c in self.cgroups) else 0)
-        number = _FIRST_DESCRIPTOR + before + len(self.trees) - 1
+        number = _FIRST_DESCRIPTOR + len(self.joined) + len(self.trees) - 1
         if number >= MAX_DESCRIPTORS:
             problem = f"has more bind mounts than the {MAX_DESCRIPTORS - _FIRST_DESCRIPTOR} that can be handed over"
             raise SpecError("mounts", len(self.spec.mounts), problem, "bind a directory above them")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from execdrivers import cgroups
 from execdrivers.errors import LaunchError
 from execdrivers.launcher import Launch, spawn_launcher
 from execdrivers.launcher.ids import open_user_namespace
@@ -31,11 +32,12 @@ class Start:
         self._compiled = compiled
         self._made = made
         self._descriptors: list[int] = []
+        self._cgroup = -1
         points = {ENTERED: self._entered, MAPPED: self._mapped, CREATE_HOOKS: self._create_hooks}
         self.launch = Launch(compiled.operations, points=points, agent=agent)
         try:
             self._descriptors.extend(namespaces.open_all(compiled.joined))
-            self._open_cgroup()
+            self._cgroup = self._open_cgroup()
             self._open_trees()
         except BaseException:
             self.close()
@@ -44,17 +46,14 @@ class Start:
     def spawn(self, stdio: Stdio, handle: NativeHandle) -> None:
         """Start the launcher, of which the handle takes hold. Raises `LaunchError`; nothing is left then."""
         compiled = self._compiled
-        # What joins others is born in its cgroup afterwards; the first of its descriptors are those of the namespaces.
-        cgroup = -1 if compiled.joined or self._cgroup < 0 else self._cgroup
-        more = [fd for fd in self._descriptors if fd != cgroup]
         self._handle = handle
         child = spawn_launcher(
             self.launch,
             stdio,
             flags=compiled.clone_flags,
-            cgroup=cgroup,
+            cgroup=self._cgroup,
             keep_capabilities="user" in compiled.namespaces and not compiled.joined,
-            more=more,
+            more=self._descriptors,
         )
         self._close_descriptors()
         handle.hold(child)
@@ -70,15 +69,18 @@ class Start:
         self._close_descriptors()
 
     def _close_descriptors(self) -> None:
-        for fd in self._descriptors:
+        for fd in (*self._descriptors, *([self._cgroup] if self._cgroup >= 0 else [])):
             os.close(fd)
         self._descriptors.clear()
+        self._cgroup = -1
 
-    def _open_cgroup(self) -> None:
+    def _open_cgroup(self) -> int:
+        """The one of v2 to be born in. What joins others is moved afterwards: in their cgroup namespace its own cannot
+        be entered."""
         unified = next((cgroup.path for cgroup in self._made if cgroup.version == 2), None)
-        self._cgroup = os.open(unified, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if unified else -1
-        if unified:
-            self._descriptors.append(self._cgroup)
+        if unified is None or self._compiled.joined:
+            return -1
+        return os.open(unified, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def _open_trees(self) -> None:
         mappings: dict[Tree, int] = {}
@@ -99,6 +101,8 @@ class Start:
             self._handle.hold_inside(self.launch.entered)
         else:
             self._handle.hold(self.launch.entered)
+        pid = self.launch.entered.pid
+        cgroups.move([cgroup for cgroup in self._made if cgroup.version == 2], lambda: (pid,))
 
     def _mapped(self) -> None:
         """The launcher is in its user namespace, and has not the host's rights any more."""

@@ -14,6 +14,7 @@ from execdrivers.cli import mounts
 from execdrivers.cli.environment import environment
 from execdrivers.cli.flags import NAMESPACES
 from execdrivers.cli.parsing import Parser, UsageError, parse_bool, read_text
+from execdrivers.cli.sharing import namespaces_of
 from execdrivers.errors import SpecError, UnsupportedFeature
 
 if TYPE_CHECKING:
@@ -136,21 +137,33 @@ class Request:
         fields["capabilities"] = {"add": [*preset, *add], "drop": drop}
 
     def _fill_namespaces(self, fields: dict[str, Any]) -> None:
-        namespaces = {}
+        namespaces: dict[str, str] = {}
         for dest, mode in self._given.items():
             if dest.startswith("namespace."):
                 kind = dest.removeprefix("namespace.")
-                namespaces[kind] = _namespace(f"--{NAMESPACES[kind]}", mode)
+                self._fill_namespace(namespaces, f"--{NAMESPACES[kind]}", kind, mode)
         network = self._given.get("network")
         if network in ("none", "host"):
             fields["network"] = network
         elif network is not None:
-            if not network.startswith("ns:"):
-                raise UsageError(
-                    f"--network: {network!r} is not supported", remedy="--network none, host, or ns:PATH to join one"
-                )
-            namespaces["network"] = network.removeprefix("ns:")
+            self._fill_namespace(namespaces, "--network", "network", network)
         fields["namespaces"] = namespaces
+
+    def _fill_namespace(self, namespaces: dict[str, str], option: str, kind: str, mode: str) -> None:
+        first = "none" if kind == "network" else "private"
+        if mode.startswith("ns:"):
+            namespaces[kind] = mode.removeprefix("ns:")
+        elif mode.startswith("container:"):
+            shared = namespaces_of(option, kind, mode.removeprefix("container:"), self._given.get("root"))
+            user = shared.pop("user", None) if kind != "user" else None
+            namespaces.update(shared)
+            if user:
+                namespaces.setdefault("user", user)
+        elif mode in ("private", "host") and kind != "network":
+            namespaces[kind] = mode
+        else:
+            remedy = f"{option} {first}, host, ns:PATH or container:NAME to join one"
+            raise UsageError(f"{option}: {mode!r} is not supported", remedy=remedy)
 
     def _fill_mounts(self, fields: dict[str, Any]) -> None:
         given = self._given
@@ -264,14 +277,6 @@ def _driver_options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
             value = text
         options.setdefault(driver, {})[key] = value
     return options
-
-
-def _namespace(option: str, mode: str) -> str:
-    if mode in ("private", "host"):
-        return mode
-    if mode.startswith("ns:"):
-        return mode.removeprefix("ns:")
-    raise UsageError(f"{option}: {mode!r} is not supported", remedy=f"{option} private, host, or ns:PATH to join one")
 
 
 def _apply_security(fields: dict[str, Any], text: str) -> None:

@@ -174,8 +174,8 @@ def _add_rights(parser: Parser) -> None:
 
 
 def _add_isolation(parser: Parser) -> None:
-    add = parser.group("Isolation", "MODE: private, host, or ns:PATH to join a namespace")
-    add("--network", "--net", metavar="none|host|ns:PATH", help="default: none, which has loopback only")
+    add = parser.group("Isolation", "MODE: private, host, or ns:PATH or container:NAME to join a namespace")
+    add("--network", "--net", metavar="none|host|MODE", help="default: none, which has loopback only")
     for kind, option in NAMESPACES.items():
         add(f"--{option}", dest=f"namespace.{kind}", metavar="MODE", help=f"the container's {kind} namespace")
     add("--sysctl", action="append", metavar="NAME=VALUE", help="kernel parameter of the container's namespaces")

@@ -257,7 +257,7 @@ _SCHEMA: dict[str, tuple[int, str]] = {
         lib.ED_OP_LANDLOCK,
         "abi:int restricts:restricts read:strs write:strs execute:strs bind:ints connect:ints",
     ),
-    "enter": (lib.ED_OP_ENTER, "point:str namespaces:namespaces cgroup:int dumpable:bool kinds:kinds"),
+    "enter": (lib.ED_OP_ENTER, "point:str namespaces:namespaces dumpable:bool kinds:kinds"),
     "clocks": (lib.ED_OP_CLOCKS, ""),
     "root_tree": (lib.ED_OP_ROOT_TREE, "descriptor:int"),
     "attach": (lib.ED_OP_ATTACH, "descriptor:int destination:str"),

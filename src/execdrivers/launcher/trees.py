@@ -83,7 +83,7 @@ class Tree:
         result = -lib.ed_set_attributes(fd, int(self.map_all), 0, 0, 0, user_namespace)
         if result <= 0:
             return
-        kind = _file_system(fd)
+        kind = _file_system(fd) + (", or one that is mounted below," if self.map_all else "")
         remedy = {
             errno.EINVAL: f"{kind} cannot map ids: give files of another file system (ext4, xfs, btrfs, tmpfs), "
             "or chown them to the container's ids",

@@ -246,7 +246,6 @@ int op_enter(struct launcher *l, struct args *args)
     uint64_t kinds[KINDS];
     arg_str(args, NULL); /* the point's name is for the caller */
     uint64_t new_namespaces = arg_int(args);
-    uint64_t cgroup = arg_int(args);
     int dumpable = (int)arg_int(args);
     uint32_t count = arg_count(args);
     if (count > KINDS)
@@ -271,10 +270,6 @@ int op_enter(struct launcher *l, struct args *args)
         clone.exit_signal = SIGCHLD;
     else
         clone.flags |= CLONE_PARENT;
-    if (cgroup) {
-        clone.flags |= CLONE_INTO_CGROUP;
-        clone.cgroup = cgroup;
-    }
     long child = sys2(__NR_clone3, &clone, sizeof clone);
     if (child < 0)
         return (int)child;
@@ -284,8 +279,6 @@ int op_enter(struct launcher *l, struct args *args)
             wait_outside(child);
         end_process(0);
     }
-    if (cgroup)
-        sys1(__NR_close, cgroup);
     if (dumpable)
         sys5(__NR_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
     return await_go();

@@ -64,8 +64,8 @@ enum ed_op {
     ED_OP_LANDLOCK,      /* abi, restricts, read, write, execute, bind, connect: restricts are bits (files, ports bound,
                             ports connected to, abstract sockets, signals), enforced on the command; takes no new
                             privileges */
-    ED_OP_ENTER,         /* point, new namespaces, descriptor of a cgroup or 0, dumpable, kinds: enter existing namespaces,
-                            whose descriptors are those from 6 on. A child goes on in them and in new ones: ours in a pid
+    ED_OP_ENTER,         /* point, new namespaces, dumpable, kinds: enter existing namespaces, whose descriptors are those
+                            from 6 on. A child goes on in them and in new ones: ours in a pid
                             namespace of others, else the caller's. Dumpable: it may write to its own files of /proc, and
                             be traced by who sees it */
     ED_OP_CLOCKS,        /* enter the time namespace that was unshared: its offsets are fixed from here on */
