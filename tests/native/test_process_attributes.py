@@ -13,7 +13,8 @@ from typing import Any
 import attrs
 import pytest
 
-from execdrivers import DEVNULL, PIPE, ContainerSpec, Engine, LaunchError, SpecError
+from execdrivers import DEVNULL, PIPE, ContainerSpec, Engine, LaunchError, Registry, SpecError, Stdio, pidfd
+from execdrivers.launcher import Launch, operation, spawn_launcher
 from execdrivers_native import compile, host
 
 ROOT = attrs.evolve(host.look(), uid=0, gid=0, capabilities=(1 << 41) - 1, bounding=(1 << 41) - 1)
@@ -202,3 +203,39 @@ def test_keys_of_the_caller_and_of_other_containers_are_out_of_reach(engine: Eng
             json.loads(container.exec(calls(*attempts), stdout=PIPE).communicate()[0] or b""),
         ):
             assert results == [-13, -13, -13]
+
+
+# --- labels
+
+
+def test_selinux_is_looked_for() -> None:
+    probe = Registry().probe("native")
+    there = os.path.exists("/sys/fs/selinux/enforce")
+    assert ("selinux" in probe.features) == there
+    if not there:
+        assert "has no SELinux" in probe.missing["selinux"].reason
+
+
+@pytest.mark.needs("root", "busybox")
+@pytest.mark.skipif(os.path.exists("/sys/fs/selinux/enforce"), reason="needs a kernel without SELinux")
+def test_a_label_is_written_where_the_kernel_takes_it(rootfs: Path) -> None:
+    """One without SELinux takes none, and says so of the step that asked for it."""
+    spec = ContainerSpec(["true"], rootfs=str(rootfs), selinux_label="system_u:system_r:container_t:s0")
+    operations = compile.compile(spec, "box", host.look()).operations
+    assert [item.args for item in operations if item.name == "selinux"] == [(spec.selinux_label,)]
+    plan = [
+        operation("selinux", spec.selinux_label),
+        operation("ready"),
+        operation("exec", 0, ("/bin/true",), ("x",), ()),
+    ]
+    launch = Launch(plan)
+    child = spawn_launcher(launch, Stdio(-1, -1, -1))
+    try:
+        launch.started()
+        with pytest.raises(LaunchError, match=r"^selinux: Invalid argument; the policy has no such label"):
+            launch.ready()
+    finally:
+        launch.close()
+        pidfd.wait(child.pidfd)
+        pidfd.wait_status(child.pidfd)
+        os.close(child.pidfd)

@@ -144,7 +144,7 @@ def compile_exec(spec: ContainerSpec, id: str, host: Host, guarantees: Mapping[s
         *([operation("affinity", initial)] if initial else []),
         operation("join", kinds, joining_capabilities(spec, user)),
         operation("channel"),
-        *_confine(_profile_of_more(guarantees, host)),
+        *_confine(_profile_of_more(guarantees, host), spec.selinux_label),
         *_become(identity, groups=groups),
         operation("session"),
         operation("keyring"),
@@ -176,10 +176,12 @@ def _oom_score(spec: ContainerSpec) -> Iterator[Operation]:
         yield operation("write", "/proc/self/oom_score_adj", str(spec.oom_score_adj))
 
 
-def _confine(profile: str) -> Iterator[Operation]:
+def _confine(profile: str, label: str | None) -> Iterator[Operation]:
     """While a procfs can be mounted, whatever becomes of the container's /proc."""
     if profile:
         yield operation("apparmor", profile)
+    if label:
+        yield operation("selinux", label)
 
 
 def _inherited(host: Host) -> str | None:
@@ -315,7 +317,7 @@ class _Compiler:
             *self._hidden_paths(),
             *self._join_cgroups(lists),
             *([operation("unshare", rooted)] if rooted else []),
-            *_confine(self.profile),
+            *_confine(self.profile, self.spec.selinux_label),
             operation("pivot"),
             *self._root_propagation(),
             *_process(self.spec, self.user, self.id, self.host, confined=self.confined, groups=self.groups),
@@ -604,6 +606,7 @@ class _Compiler:
             "readonly_root": bool(spec.readonly) or (spec.rootfs is None and not spec.ephemeral),
             "seccomp": seccomp.origin(spec),
             "apparmor": self.profile or _inherited(self.host),
+            "selinux": self.spec.selinux_label,
             "landlock": landlock_guarantee(spec.landlock),
             "devices": [str(rule) for rule in self.devices] or None,
             "cgroups": {f"{c.path}/{name}": value for c in self.cgroups for name, value in c.written().items()},

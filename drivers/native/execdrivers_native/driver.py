@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,8 @@ class NativeDriver(Driver):
             features.update(_SEVERAL)
         else:
             missing.update(dict.fromkeys(_SEVERAL, Problem(*several)))
-        others = {**facts.cgroup_features(), **landlock_features(), "apparmor": apparmor.problem()}
+        others = {**facts.cgroup_features(), **landlock_features()}
+        others.update(apparmor=apparmor.problem(), selinux=_selinux_problem())
         others.update(dict.fromkeys(_SECCOMP, seccomp.problem()))
         for feature, problem in others.items():
             if problem:
@@ -165,3 +167,10 @@ class NativeDriver(Driver):
         )
         handle.find(state)
         return handle
+
+
+def _selinux_problem() -> Problem | None:
+    if os.path.exists("/sys/fs/selinux/enforce"):
+        return None
+    reason = "the kernel has no SELinux, or it is off"
+    return Problem(reason, "boot a kernel that has it with selinux=1 security=selinux, and load a policy")

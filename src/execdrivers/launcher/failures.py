@@ -69,6 +69,8 @@ _REMEDIES = {
     ("apparmor", errno.ENOENT): "load the profile: apparmor_parser --replace FILE, or execdrivers apparmor load",
     ("apparmor", errno.EPERM): "mount a procfs at /proc, or set apparmor_profile='unconfined'",
     ("apparmor", errno.EXDEV): "something is mounted on the files of the container's /proc: leave those alone",
+    ("selinux", errno.EINVAL): "the policy has no such label",
+    ("selinux", errno.EACCES): "the policy does not let the caller execute programs with this label",
     ("apparmor", errno.EACCES): "the caller's own profile does not allow this change of profile",
     ("copy-up", errno.EPERM): "a device node is not copied: list it in devices, or take it out of the directory",
     ("copy-up", errno.ENOSPC): "what the tmpfs covers does not fit: give it a greater size= or nr_inodes=",

@@ -253,6 +253,7 @@ _SCHEMA: dict[str, tuple[int, str]] = {
     "copy_up": (lib.ED_OP_COPY_UP, "source:str destination:str set:attrs whole:bool options:strs"),
     "sync": (lib.ED_OP_SYNC, "point:str"),
     "apparmor": (lib.ED_OP_APPARMOR, "profile:str"),
+    "selinux": (lib.ED_OP_SELINUX, "label:str"),
     "landlock": (
         lib.ED_OP_LANDLOCK,
         "abi:int restricts:restricts read:strs write:strs execute:strs bind:ints connect:ints",

@@ -134,10 +134,13 @@ class TestHooks(Kit):
     @needs("hooks", "mount.bind", "user", "capabilities")
     def test_one_in_the_container_has_no_more_rights_than_the_command(self) -> None:
         self.tmp.chmod(0o777)
-        self.live("start_container", [self.telling("start_container")], user="alice", capabilities={"drop": ["ALL"]})
+        fields: dict[str, Any] = {"user": "alice", "capabilities": {"drop": ["ALL"]}}
+        self.live("start_container", [self.telling("start_container")], **fields)
         report = Report.parse((self.tmp / "report").read_bytes())
-        assert report["uid"] == [1000] * 3 and report["no_new_privs"] == self.by_default()["no_new_privs"]
-        assert not report.capabilities("bounding") and not report.capabilities("effective")
+        of_command = self.report(**fields)
+        for key in ("uid", "gid", "groups", "capabilities", "no_new_privs", "seccomp", "apparmor"):
+            assert report[key] == of_command[key], key
+        assert report["uid"] == [1000] * 3 and not report.capabilities("bounding")
 
     @needs("hooks")
     @pytest.mark.parametrize("moment", _BEFORE)

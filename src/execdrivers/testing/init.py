@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,26 @@ class TestInit(Kit):
     def _is_zombie(self, pid: int, parent: int) -> bool:
         fields = host.fields(pid)
         return bool(fields) and fields[0] == "Z" and int(fields[1]) == parent
+
+    @needs("init", "signal", "namespace.pid")
+    def test_stopped_and_continued(self) -> None:
+        container = self.start_ready(init=True)
+        first = self.first_process(container)
+        (command,) = map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())
+        container.signal("TSTP")
+        host.until(lambda: host.fields(command)[0] == "T", "it is stopped")
+        container.signal("CONT")
+        host.until(lambda: host.fields(command)[0] == "S", "it goes on")
+
+    @needs("init", "tty")
+    def test_a_terminal_does_not_stop_the_command_for_good(self) -> None:
+        """There is no shell that would let it go on."""
+        container = self.start("say ready", "cat", tty=True, init=True)
+        assert host.read_line(container.stdout) == "ready"
+        assert container.stdin is not None
+        container.stdin.write(b"\x1a")
+        container.stdin.write(b"hello\n")
+        assert [host.read_line(container.stdout) for _ in range(2)][-1] == "hello"
 
     @needs("init", "kill-all")
     def test_orphans_end_with_the_command(self) -> None:

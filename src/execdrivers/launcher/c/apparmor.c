@@ -1,4 +1,4 @@
-/* AppArmor: the profile that the command is to be confined by, from its execution on. */
+/* AppArmor and SELinux: the profile, or label, that confines the command from its execution on. */
 #include "launcher.h"
 
 #include <asm/statfs.h>
@@ -34,20 +34,31 @@ static int open_proc(struct launcher *l)
 
 /* What is set here waits for the next execution, by us or by a child: a reaping init itself executes nothing more. Early,
  * since it takes a descriptor, of which the container's limits may leave none. */
-int op_apparmor(struct launcher *l, struct args *args)
+static int set_on_exec(struct launcher *l, struct args *args, const char *file, const char *verb)
 {
     uint32_t length;
     const char *profile = arg_str(args, &length);
-    char text[4096] = "exec "; /* the kernel takes a page */
-    if (args->bad || length > sizeof text - 5)
+    char text[4096] = ""; /* the kernel takes a page */
+    if (args->bad || length > sizeof text - 6)
         return args->bad ? -EBADMSG : -ENAMETOOLONG;
-    memcpy(text + 5, profile, length);
+    append_text(text, verb);
+    length = (uint32_t)append_text(text, profile);
     scoped_fd proc = open_proc(l);
     if (proc < 0)
         return proc;
     struct open_how how = {.flags = O_WRONLY | O_CLOEXEC,
                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV};
-    scoped_fd fd = (int)sys4(__NR_openat2, proc, "thread-self/attr/apparmor/exec", &how, sizeof how);
-    long result = fd < 0 ? fd : sys3(__NR_write, fd, text, length + 5);
+    scoped_fd fd = (int)sys4(__NR_openat2, proc, file, &how, sizeof how);
+    long result = fd < 0 ? fd : sys3(__NR_write, fd, text, length);
     return result < 0 ? (int)result : 0;
+}
+
+int op_apparmor(struct launcher *l, struct args *args)
+{
+    return set_on_exec(l, args, "thread-self/attr/apparmor/exec", "exec ");
+}
+
+int op_selinux(struct launcher *l, struct args *args)
+{
+    return set_on_exec(l, args, "thread-self/attr/exec", "");
 }

@@ -36,7 +36,7 @@ void hear_of_children(void)
 }
 
 /* The last restrictions, which would keep the launcher itself from its work: of who executes, and in this order. */
-static int confine(struct launcher *l)
+int confine_command(struct launcher *l)
 {
     int result = enforce_landlock(l);
     return result < 0 ? result : install_filter(l);
@@ -45,7 +45,7 @@ static int confine(struct launcher *l)
 /* As execvpe: each candidate in turn; the most telling error is kept. Returns only on failure. */
 static int execute(struct launcher *l, const char **candidates, const char **argv, const char **envp)
 {
-    int result = confine(l);
+    int result = confine_command(l);
     if (result < 0)
         return result;
     int worst = -ENOENT;
@@ -63,21 +63,30 @@ static int execute(struct launcher *l, const char **candidates, const char **arg
     return worst;
 }
 
-/* Reap all children until the command has ended; pass on to it every signal that reaches us. */
+/* Reap all children until the command has ended; pass on to it every signal that reaches us.
+ *
+ * A command that its terminal has stopped (Ctrl-Z) goes on: there is nobody to bring it back. As a first process it could
+ * not be stopped so, for its group would be an orphaned one (setpgid(2)). What we have passed on stops it for good. */
 static int reap(long command)
 {
     static const uint64_t all = ~0ULL;
-    int status;
+    int status, stopped_by_us = 0;
     for (;;) {
         siginfo_t info;
         long number = sys4(__NR_rt_sigtimedwait, &all, &info, NULL, SIGSET_SIZE);
         if (number < 0 && number != -EINTR && number != -EAGAIN) /* forbidden by a filter: end, do not spin */
             end_process(125);
+        if (number == SIGTSTP || number == SIGCONT)
+            stopped_by_us = number == SIGTSTP;
         if (number > 0 && number != SIGCHLD)
             sys2(__NR_kill, command, number);
-        for (long pid; (pid = sys4(__NR_wait4, -1, &status, WNOHANG | __WALL, NULL)) > 0;)
-            if (pid == command)
+        for (long pid; (pid = sys4(__NR_wait4, -1, &status, WNOHANG | WUNTRACED | __WALL, NULL)) > 0;) {
+            int stopped = (status & 0xff) == 0x7f;
+            if (pid == command && !stopped)
                 return status;
+            if (pid == command && status >> 8 == SIGTSTP && !stopped_by_us)
+                sys2(__NR_kill, -command, SIGCONT);
+        }
     }
 }
 

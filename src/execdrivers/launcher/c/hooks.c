@@ -3,10 +3,12 @@
 
 #include <asm/poll.h>
 #include <asm/signal.h>
+#include <linux/close_range.h>
 #include <linux/errno.h>
 #include <linux/fcntl.h>
 #include <linux/memfd.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
 #include <linux/time.h>
 #include <linux/wait.h>
 
@@ -40,7 +42,18 @@ static int state_file(const char *state, uint32_t length)
     return (int)n;
 }
 
-static int start(struct hook *hook)
+/* A hook in the container's root comes from there: what confines the command holds for it too. Earlier there is nothing
+ * yet. The listener is the command's; without one, calls that it would be asked about do not exist. */
+static int confine_as_command(struct launcher *l)
+{
+    uint64_t flags = l->filter_flags;
+    l->filter_flags &= ~(uint64_t)(SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV);
+    int result = confine_command(l);
+    l->filter_flags = flags; /* the memory is the launcher's */
+    return result;
+}
+
+static int start(struct launcher *l, struct hook *hook)
 {
     volatile int failure = 0; /* CLONE_VFORK: we sleep until the child has executed or left */
     int pidfd = -1;
@@ -51,10 +64,12 @@ static int start(struct hook *hook)
         for (int fd = 0; fd <= 2 && result >= 0; fd++)
             result = sys3(__NR_dup3, fd ? hook->output : hook->input, fd, 0);
         if (result >= 0)
-            result = sys3(__NR_close_range, 3, ~0U, 0);
+            result = sys3(__NR_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC);
         if (result >= 0)
             result = sys1(__NR_chdir, hook->directory);
         default_signals();
+        if (result >= 0)
+            result = confine_as_command(l);
         if (result >= 0)
             result = sys3(__NR_execve, hook->path, hook->argv, hook->envp);
         failure = (int)result;
@@ -154,7 +169,7 @@ int op_hook(struct launcher *l, struct args *args)
     hook.input = input;
     hook.output = output[1];
     hear_of_children();
-    result = start(&hook);
+    result = start(l, &hook);
     close_fd(&output[1]);
     hook.output = output[0];
     if (result >= 0)

@@ -217,6 +217,7 @@ static operation *const operations[] = {
     [ED_OP_COPY_UP] = op_copy_up,
     [ED_OP_SYNC] = op_sync,
     [ED_OP_APPARMOR] = op_apparmor,
+    [ED_OP_SELINUX] = op_selinux,
     [ED_OP_LANDLOCK] = op_landlock,
     [ED_OP_ENTER] = op_enter,
     [ED_OP_CLOCKS] = op_clocks,

@@ -105,6 +105,7 @@ int op_affinity(struct launcher *l, struct args *args);
 int op_personality(struct launcher *l, struct args *args);
 /* apparmor.c */
 int op_apparmor(struct launcher *l, struct args *args);
+int op_selinux(struct launcher *l, struct args *args);
 /* landlock.c */
 int enforce_landlock(struct launcher *l);
 int op_landlock(struct launcher *l, struct args *args);
@@ -118,6 +119,7 @@ int op_hook(struct launcher *l, struct args *args);
 const char **string_list(struct args *args);
 void hear_of_children(void);
 int own_null_device(struct launcher *l);
+int confine_command(struct launcher *l);
 int op_exec(struct launcher *l, struct args *args);
 int op_enter(struct launcher *l, struct args *args);
 int op_join(struct launcher *l, struct args *args);

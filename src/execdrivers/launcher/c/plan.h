@@ -61,6 +61,7 @@ enum ed_op {
     ED_OP_AFFINITY,      /* processors: sched_setaffinity */
     ED_OP_PERSONALITY,   /* domain */
     ED_OP_APPARMOR,      /* profile: of the command, from its execution on */
+    ED_OP_SELINUX,       /* label: the same, of SELinux */
     ED_OP_LANDLOCK,      /* abi, restricts, read, write, execute, bind, connect: restricts are bits (files, ports bound,
                             ports connected to, abstract sockets, signals), enforced on the command; takes no new
                             privileges */
