@@ -179,6 +179,18 @@ static void look_at_capabilities(const char *pid)
         fclose(file);
 }
 
+/* What is open for writing cannot be executed (ETXTBSY), whether or not it can be written to. */
+static void occupy(void)
+{
+    static int occupied;
+    for (int i = 0; i < seen.held_count && occupied < 64; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/self/fd/%d", seen.held[i]);
+        if (open(path, O_WRONLY | O_CLOEXEC) >= 0 && occupied++ == 0)
+            tell("occupy", 1);
+    }
+}
+
 static void look_at(const char *pid, const char *witness)
 {
     char path[300];
@@ -231,6 +243,7 @@ static void cmd_watch(char **argv)
                 look_at(entry->d_name, argv[0]);
         if (proc)
             closedir(proc);
+        occupy();
         while (waitpid(-1, NULL, WNOHANG | __WALL) > 0)
             ;
     }

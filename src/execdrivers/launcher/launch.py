@@ -6,7 +6,6 @@ import errno
 import os
 import select
 import signal
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,9 +25,6 @@ LAUNCHER_PATH = f"/proc/self/fd/{lib.ED_LAUNCHER_FD}"
 
 #: Messages at which the launcher waits until a point of its caller's is done.
 _POINTS = (lib.ED_SYNC, lib.ED_ENTERED)
-
-_lock = threading.Lock()
-_image = -1
 
 
 class Started(NamedTuple):
@@ -76,26 +72,29 @@ class Launch:
         self.terminal: int | None = None
         #: Of the seccomp filter, once `go` has returned, where it has one and no ``agent``.
         self.listener: int | None = None
-        self._control = self._theirs = self._plan = -1
-        plan = encode(self.operations)
+        self._control = self._theirs = self._plan = self._image = -1
+        plan, memfd = encode(self.operations), ("launcher", "memfd")
         try:
-            self._plan = _checked(
-                lib.ed_memfd(b"execdrivers-plan", ffi.from_buffer(plan), len(plan), 0), "launcher", "memfd"
+            self._plan = _checked(lib.ed_memfd(b"execdrivers-plan", ffi.from_buffer(plan), len(plan), 0), *memfd)
+            # One for each launch: who comes to execute it in a container, as "#!/proc/self/exe", and is root there, may
+            # change its mode or open it for writing, and so keep others from being started from it.
+            self._image = _checked(
+                lib.ed_memfd(b"execdrivers-launcher", lib.ed_launcher_image, lib.ed_launcher_size, 1), *memfd
             )
             pair = ffi.new("int[2]")
             _checked(lib.ed_channel(pair), "launcher", "socketpair")
             self._control, self._theirs = pair[0], pair[1]
-            self.descriptors = (self._plan, self._theirs, _launcher_image())
+            self.descriptors = (self._plan, self._theirs, self._image)
         except BaseException:
             self.close()
             raise
 
     def started(self) -> None:
         """What was to be inherited is: close our copies, so that an end of the launcher is seen."""
-        for fd in (self._plan, self._theirs):
+        for fd in (self._plan, self._theirs, self._image):
             if fd >= 0:
                 os.close(fd)
-        self._plan = self._theirs = -1
+        self._plan = self._theirs = self._image = -1
 
     def ready(self, timeout: float | None = None, *, tool: int = -1) -> None:
         """Wait until all is done but the execution of the command, or what began the plan (adopt) has.
@@ -306,27 +305,6 @@ def _spawn(
 
 def _tool_ended() -> LaunchError:
     return LaunchError("the tool ended without having started the container", step="launch")
-
-
-def _launcher_image() -> int:
-    """The sealed launcher; one for the life of the program."""
-    global _image
-    if not _is_executable(_image):
-        with _lock:
-            if not _is_executable(_image):
-                made = lib.ed_memfd(b"execdrivers-launcher", lib.ed_launcher_image, lib.ed_launcher_size, 1)
-                _checked(made, "launcher", "memfd")
-                if _image < 0:
-                    _image = made
-                else:  # in its place, for other threads have the number
-                    os.dup2(made, _image, inheritable=False)
-                    os.close(made)
-    return _image
-
-
-def _is_executable(image: int) -> bool:
-    """Before Linux 6.3 no seal keeps a container's root, who executed it, from taking that away."""
-    return image >= 0 and os.fstat(image).st_mode & 0o111 == 0o111
 
 
 def _checked(result: int, step: str, path: str = "") -> int:

@@ -22,9 +22,6 @@
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x0010U
 #endif
-#ifndef F_SEAL_EXEC
-#define F_SEAL_EXEC 0x0020
-#endif
 
 static int write_all(int fd, const unsigned char *data, size_t size)
 {
@@ -48,11 +45,8 @@ int ed_memfd(const char *name, const unsigned char *data, size_t size, int execu
         fd = memfd_create(name, flags);
     if (fd < 0)
         return -errno;
-    int seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
     int result = write_all(fd, data, size);
-    /* Who reaches it as the file that a process executes, being root there, must not chmod(2) it either. */
-    if (result == 0 && (!executable || fcntl(fd, F_ADD_SEALS, seals | F_SEAL_EXEC) < 0) &&
-        fcntl(fd, F_ADD_SEALS, seals) < 0) /* before Linux 6.3 there is no F_SEAL_EXEC */
+    if (result == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
         result = -errno;
     if (result < 0) {
         close(fd);
