@@ -148,6 +148,20 @@ static int leads_out(int directory, const char *witness)
     return faccessat(directory, path, F_OK, 0) == 0;
 }
 
+/* Each achievement once: who started us reads what we print at the end, and a full pipe would stop us. */
+static void achieve(const char *what)
+{
+    static const char *achieved[8];
+    for (size_t i = 0; i < sizeof achieved / sizeof *achieved; i++) {
+        if (!achieved[i]) {
+            achieved[i] = what;
+            tell(what, 1);
+        }
+        if (strcmp(achieved[i], what) == 0)
+            return;
+    }
+}
+
 static void try_directory(const char *pid, const char *what, const char *witness)
 {
     char path[300];
@@ -156,7 +170,7 @@ static void try_directory(const char *pid, const char *what, const char *witness
     if (fd < 0)
         return;
     if (leads_out(fd, witness))
-        tell("a directory of the host's", 1);
+        achieve("a directory of the host's");
     close(fd);
 }
 
@@ -186,8 +200,8 @@ static void occupy(void)
     for (int i = 0; i < seen.held_count && occupied < 64; i++) {
         char path[64];
         snprintf(path, sizeof path, "/proc/self/fd/%d", seen.held[i]);
-        if (open(path, O_WRONLY | O_CLOEXEC) >= 0 && occupied++ == 0)
-            tell("occupy", 1);
+        if (open(path, O_WRONLY | O_CLOEXEC) >= 0 && ++occupied)
+            achieve("occupy");
     }
 }
 
@@ -217,11 +231,11 @@ static void look_at(const char *pid, const char *witness)
     if (exe >= 0 && seen.held_count < 256 && is_launcher(path)) { /* it may have executed the command meanwhile */
         seen.held[seen.held_count++] = exe;
         if (fchmod(exe, 0) == 0)
-            tell("disable", 1); /* for all others who would execute it */
+            achieve("disable"); /* for all others who would execute it */
     } else if (exe >= 0)
         close(exe);
     if (ptrace(PTRACE_SEIZE, atoi(pid), 0, 0) == 0) {
-        tell("trace", 1);
+        achieve("trace");
         ptrace(PTRACE_INTERRUPT, atoi(pid), 0, 0); /* only what is stopped can be let go */
         waitpid(atoi(pid), NULL, __WALL);
         ptrace(PTRACE_DETACH, atoi(pid), 0, 0);
@@ -251,7 +265,8 @@ static void cmd_watch(char **argv)
     for (int i = 0; i < seen.held_count; i++) {
         char path[300];
         snprintf(path, sizeof path, "/proc/self/fd/%d", seen.held[i]);
-        tell("overwrite", write_to(path, "#!/owned\n") == 0);
+        if (write_to(path, "#!/owned\n") == 0)
+            achieve("overwrite");
     }
     printf("looks %lu strangers %lu held %d capabilities %llx\n", seen.looks, seen.strangers, seen.held_count,
            (unsigned long long)seen.most_capabilities);
@@ -439,7 +454,7 @@ static void cmd_kmsg(char **argv)
 {
     (void)argv;
     char text[256];
-    tell("syslog(2)", klogctl(3 /* SYSLOG_ACTION_READ_ALL */, text, sizeof text) > 0);
+    tell("syslog(2)", klogctl(3 /* SYSLOG_ACTION_READ_ALL */, text, sizeof text) >= 0);
     tell("console level", klogctl(8 /* SYSLOG_ACTION_CONSOLE_LEVEL */, NULL, 7) >= 0);
     tell("/dev/kmsg", open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC) >= 0);
     tell("/proc/kmsg", open("/proc/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC) >= 0);

@@ -38,7 +38,7 @@ def test_a_mask_is_the_hosts_null_device(engine: Engine, bare: Path, swapping: C
     os.mknod(bare / "dev/null", 0o20666, os.makedev(1, 3))
     (bare / "dev/link").symlink_to(_PATTERN)
     swapping(bare / "dev/null", bare / "dev/link")
-    for _ in range(100):
+    for _ in range(60):
         done = engine.run(
             ["stat", "-c", "%F %t:%T", "/etc/group"],
             rootfs=bare,

@@ -89,7 +89,7 @@ def test_nor_in_a_race(engine: Engine, hostile: Path, swapping: Callable[..., No
     """The same, without knowing when. (runc 1.1.5 loses one in twenty of these.)"""
     swapping(hostile / "proc", hostile / "run")
     started = 0
-    for _ in range(200):
+    for _ in range(120):
         lines = run(engine, hostile, "read", "/proc/interrupts", "/run/interrupts", "/proc/keys", "/run/keys")
         assert not won(lines)
         started += bool(lines)

@@ -56,7 +56,7 @@ def test_mounts_land_inside(
     ]
     own_rootfs.joinpath("volume").mkdir()
     started = 0
-    for _ in range(300):
+    for _ in range(150):
         try:
             engine.run(["true"], rootfs=own_rootfs, driver="native", mounts=mounts, timeout=20)
             started += 1
