@@ -1,7 +1,8 @@
 """The native driver: asks the kernel directly, through a compiled plan and a small freestanding launcher.
 
-compile.py turns a spec and what is known of the host into operations (data), operations.py encodes them, launch.py
-starts the launcher in c/, which executes them.
+compile.py turns a spec and what is known of the host (host.py, rootfs.py, ids.py, namespaces.py) into a plan (plan.py),
+start.py does what of it is the caller's and has the launcher execute the rest; process.py is about one process, first
+or further.
 """
 
 from __future__ import annotations

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from execdrivers import cgroups, defaults, seccomp
+from execdrivers import cgroups, seccomp
 from execdrivers.cgroups import devices
 from execdrivers.cgroups.devices import Rule
-from execdrivers.driver import Plan, Step
 from execdrivers.errors import SpecError
 from execdrivers.features import required
 from execdrivers.launcher import (
@@ -24,22 +23,30 @@ from execdrivers.launcher import (
     capability_sets,
     check_capabilities,
     filesystems,
-    joining_capabilities,
     landlock_guarantee,
     operation,
-    process_operations,
 )
 from execdrivers.launcher.ids import map_lines
-from execdrivers.launcher.operations import MAX_DESCRIPTORS, NAMESPACE_FLAGS
+from execdrivers.launcher.operations import MAX_DESCRIPTORS
 from execdrivers.launcher.trees import Tree
 from execdrivers.spec import Hooks, Mount
 from execdrivers_native import ids, namespaces, rootfs
 from execdrivers_native.host import Host
-from execdrivers_native.ids import IdMaps
+from execdrivers_native.plan import CREATE_HOOKS, ENTERED, MAPPED, NativePlan
+from execdrivers_native.process import (
+    available,
+    become,
+    compile_exec,
+    confine,
+    exec_device_rules,
+    inherited_profile,
+    oom_score,
+    process,
+    wanted_user,
+)
 
 if TYPE_CHECKING:
     from execdrivers.spec import ContainerSpec, IdMapping, Resources
-    from execdrivers.users import User
 
 __all__ = ["NativePlan", "compile", "compile_exec", "exec_device_rules"]
 
@@ -51,69 +58,7 @@ _SHOWS = {"sysfs": ("network", "/sys"), "mqueue": ("ipc", "/dev/mqueue"), "proc"
 _MAPPED_LAYERS = (5, 19)
 #: The launcher's first descriptor for whatever else it is given.
 _FIRST_DESCRIPTOR = 6
-#: Points at which the launcher waits: in namespaces that it has joined; in its user namespace, for its mappings.
-ENTERED, MAPPED = "entered", "mapped"
-#: And for the hooks prestart and create_runtime.
-CREATE_HOOKS = "create-hooks"
 _NO_HOOKS = Hooks()
-#: Who runs when no rootfs is given and no user: nobody, as every distribution numbers it.
-_NOBODY = "65534:65534"
-
-
-@attrs.frozen
-class NativePlan:
-    """All that a launch needs: cgroups made by the caller, the clone, and the launcher's operations."""
-
-    cgroups: tuple[cgroups.CgroupDir, ...]
-    namespaces: tuple[str, ...]
-    operations: tuple[Operation, ...]
-    guarantees: Mapping[str, Any]
-    #: Kind → path of the namespaces that are joined; their descriptors are the launcher's first.
-    joined: Mapping[str, str] = attrs.field(factory=dict)
-    #: Mounts that the caller takes hold of; the launcher's last descriptors.
-    trees: tuple[Tree, ...] = ()
-    maps: IdMaps | None = None
-    #: In a user namespace that is not the caller's: what takes the host's rights is the caller's to do.
-    confined: bool = False
-    #: AppArmor profile of the processes, "" for none.
-    profile: str = ""
-    #: File below /proc/PID → what the caller writes there.
-    outside: Mapping[str, str] = attrs.field(factory=dict)
-    hooks: HookPoints | None = None
-
-    @property
-    def clone_flags(self) -> int:
-        """CLONE_NEW* of the clone itself; what joins others first makes its own by itself (operation enter)."""
-        return 0 if self.joined else sum(NAMESPACE_FLAGS[name] for name in self.namespaces)
-
-    def plan(self) -> Plan:
-        """As people see it."""
-        clone: dict[str, Any] = {"namespaces": list(self.namespaces)}
-        unified = [cgroup.path for cgroup in self.cgroups if cgroup.version == 2]
-        if unified:
-            clone["cgroup"] = unified[0]
-        steps = [cgroup.step() for cgroup in self.cgroups]
-        steps.extend(Step("open-namespace", {"kind": kind, "path": path}) for kind, path in self.joined.items())
-        steps.extend(tree.step() for tree in self.trees)
-        steps.append(Step("clone", clone if not self.joined else {}))
-        for item in self.operations:
-            steps.append(item.step())
-            if item.name == "sync" and item.args == (MAPPED,):
-                steps.extend(self._mapped_steps())
-            if item.name == "sync" and item.args == (CREATE_HOOKS,):
-                steps.extend(self._hook_steps("prestart", "create_runtime"))
-        return Plan(driver="native", steps=(*steps, *self._hook_steps("poststart", "poststop")))
-
-    def _hook_steps(self, *points: str) -> Iterator[Step]:
-        if self.hooks:
-            for point in points:
-                yield from self.hooks.steps(point)
-
-    def _mapped_steps(self) -> Iterator[Step]:
-        """What the caller does at that point."""
-        if self.maps:
-            yield Step("map-ids", {"uids": [*map_lines(self.maps.uids)], "gids": [*map_lines(self.maps.gids)]})
-        yield from (Step("write-outside", {"file": name, "data": value}) for name, value in self.outside.items())
 
 
 def compile(spec: ContainerSpec, id: str, host: Host, directory: str = "DIRECTORY") -> NativePlan:
@@ -122,106 +67,6 @@ def compile(spec: ContainerSpec, id: str, host: Host, directory: str = "DIRECTOR
     Raises `SpecError` for what does not fit the rootfs or the host.
     """
     return _Compiler(spec, id, host, directory).compile()
-
-
-def compile_exec(spec: ContainerSpec, id: str, host: Host, guarantees: Mapping[str, Any]) -> tuple[Operation, ...]:
-    """The operations of one more process, which joins the namespaces of a container with these guarantees.
-
-    ``spec`` is that of the container with the process's part as asked for. The users are those that the rootfs has now.
-    Raises `SpecError`.
-    """
-    kinds = (*guarantees["namespaces"], *guarantees["joined"])
-    user = rootfs.resolve_user(spec, _wanted_user(spec, host))
-    identity: tuple[int, int] | None = None
-    groups = True
-    if "user" in kinds:
-        maps = IdMaps.of(guarantees) if "user" in guarantees["namespaces"] else namespaces.maps_of(guarantees["joined"])
-        user, groups = ids.fit(spec, user, maps, host)
-        identity = maps.root(user, host) if maps else (0, 0)
-    initial = spec.cpu_affinity.initial if spec.cpu_affinity else None
-    return (
-        *_oom_score(spec),
-        *([operation("affinity", initial)] if initial else []),
-        operation("join", kinds, joining_capabilities(spec, user)),
-        operation("channel"),
-        *_confine(_profile_of_more(guarantees, host), spec.selinux_label),
-        *_become(identity, groups=groups),
-        operation("session"),
-        operation("keyring"),
-        *_process(spec, user, id, host, confined="user" in kinds, groups=groups, first=False),
-    )
-
-
-def _become(identity: tuple[int, int] | None, *, groups: bool) -> Iterator[Operation]:
-    """Root of the user namespace: what it makes is root's, and it has no rights by being root outside."""
-    if identity is not None:
-        yield operation("identity", *identity, int(groups), ())
-
-
-def exec_device_rules(spec: ContainerSpec, host: Host, own: Sequence[str]) -> tuple[Rule, ...]:
-    """The rules that the container needs before a process joins it that may mount, if no other of it may so far.
-
-    ``own`` are the container's capabilities; of mounts ``nodev`` alone it could rid itself.
-    """
-    asked = capability_sets(spec.capabilities, root=True).bounding
-    if "CAP_SYS_ADMIN" not in asked or "CAP_SYS_ADMIN" in own or not host.privileged:
-        return ()
-    if spec.resources.devices == () or cgroups.device_rules_problem(host.cgroups):
-        return ()
-    return devices.rules(spec.resources.devices, devices.nodes(spec.devices))
-
-
-def _oom_score(spec: ContainerSpec) -> Iterator[Operation]:
-    if spec.oom_score_adj is not None:
-        yield operation("write", "/proc/self/oom_score_adj", str(spec.oom_score_adj))
-
-
-def _confine(profile: str, label: str | None) -> Iterator[Operation]:
-    """While a procfs can be mounted, whatever becomes of the container's /proc."""
-    if profile:
-        yield operation("apparmor", profile)
-    if label:
-        yield operation("selinux", label)
-
-
-def _inherited(host: Host) -> str | None:
-    """What AppArmor confines a container by that changes no profile."""
-    return host.apparmor_label if host.apparmor_label not in ("", "unconfined") else None
-
-
-def _profile_of_more(guarantees: Mapping[str, Any], host: Host) -> str:
-    """Of one more process: the container's."""
-    profile = guarantees["apparmor"]
-    return profile if profile and profile != _inherited(host) else ""
-
-
-def _wanted_user(spec: ContainerSpec, host: Host) -> str | None:
-    if spec.user is None and spec.rootfs is None:
-        return _NOBODY if host.privileged else f"{host.uid}:{host.gid}"
-    return spec.user
-
-
-def _process(
-    spec: ContainerSpec, user: User, id: str, host: Host, *, confined: bool, groups: bool, first: bool = True
-) -> Iterator[Operation]:
-    # The host's home directories are not writable here; /tmp is the container's own.
-    home = "/tmp" if spec.rootfs is None else user.home
-    environment = defaults.environment(spec, home, spec.hostname or id)
-    capabilities = capability_sets(spec.capabilities, root=user.uid == 0)
-    return process_operations(
-        spec,
-        user,
-        environment,
-        available=_available(host, confined=confined),
-        set_groups=groups,
-        first=first,
-        seccomp=seccomp.compile(spec, capabilities.bounding),
-    )
-
-
-def _available(host: Host, *, confined: bool) -> int:
-    """The mask of the capabilities to be given: all there are, in a user namespace of one's own."""
-    return host.known_capabilities if confined else host.bounding
 
 
 def _kind(propagation: str | None) -> str:
@@ -252,14 +97,14 @@ class _Compiler:
         _check_propagation(spec)
         namespaces.check(spec, host)
         self.joined = namespaces.joined(spec)
-        self.user = rootfs.resolve_user(spec, _wanted_user(spec, host))
+        self.user = rootfs.resolve_user(spec, wanted_user(spec, host))
         self.maps = ids.choose(spec, self.user, host)
         #: In another user namespace than the caller's, without the host's rights.
         self.confined = self.maps is not None or "user" in self.joined
         self.groups = True
         if self.confined:
             self.user, self.groups = ids.fit(spec, self.user, self.maps or namespaces.maps_of(self.joined), host)
-        check_capabilities(spec.capabilities, _available(host, confined=self.confined))
+        check_capabilities(spec.capabilities, available(host, confined=self.confined))
         self.namespaces = self._namespaces()
         self.capabilities = capability_sets(spec.capabilities, root=self.user.uid == 0)
         #: Devices made by an allowed mknod(2) stay dead, unless the container may remount as it likes anyway.
@@ -305,7 +150,7 @@ class _Compiler:
             *self._join_cgroups([cgroup for cgroup in self.cgroups if cgroup not in lists]),
             *([operation("unshare", soon)] if soon else []),
             *self._clocks(),
-            *([] if self.outside else _oom_score(self.spec)),
+            *([] if self.outside else oom_score(self.spec)),
             *self._root_of_namespace(),
             operation("session"),
             operation("keyring"),
@@ -317,10 +162,10 @@ class _Compiler:
             *self._hidden_paths(),
             *self._join_cgroups(lists),
             *([operation("unshare", rooted)] if rooted else []),
-            *_confine(self.profile, self.spec.selinux_label),
+            *confine(self.profile, self.spec.selinux_label),
             operation("pivot"),
             *self._root_propagation(),
-            *_process(self.spec, self.user, self.id, self.host, confined=self.confined, groups=self.groups),
+            *process(self.spec, self.user, self.id, self.host, confined=self.confined, groups=self.groups),
         ]
         if self.hooks:
             operations[-1:-1] = self.hooks.inside("start_container")
@@ -389,7 +234,7 @@ class _Compiler:
     def _root_of_namespace(self) -> Iterator[Operation]:
         if self.confined:
             identity = self.maps.root(self.user, self.host) if self.maps else (0, 0)
-            yield from _become(identity, groups=self.groups)
+            yield from become(identity, groups=self.groups)
 
     @staticmethod
     def _join_cgroups(joined: Sequence[cgroups.CgroupDir]) -> Iterator[Operation]:
@@ -605,7 +450,7 @@ class _Compiler:
             "no_new_privileges": spec.no_new_privileges is not False,
             "readonly_root": bool(spec.readonly) or (spec.rootfs is None and not spec.ephemeral),
             "seccomp": seccomp.origin(spec),
-            "apparmor": self.profile or _inherited(self.host),
+            "apparmor": self.profile or inherited_profile(self.host),
             "selinux": self.spec.selinux_label,
             "landlock": landlock_guarantee(spec.landlock),
             "devices": [str(rule) for rule in self.devices] or None,

@@ -18,8 +18,8 @@ from execdrivers.driver import ExecRequest, Handle, ProcessHandle
 from execdrivers.errors import OperationError, UnsupportedFeature
 from execdrivers.exit import Exit
 from execdrivers.launcher import HookPoints, Launch, Started, join, run_left_poststop
-from execdrivers_native.compile import compile_exec, exec_device_rules
 from execdrivers_native.host import Host
+from execdrivers_native.process import compile_exec, exec_device_rules
 
 if TYPE_CHECKING:
     from execdrivers.spec import Resources

@@ -12,7 +12,7 @@ from execdrivers.launcher import Launch, spawn_launcher
 from execdrivers.launcher.ids import open_user_namespace
 from execdrivers.launcher.trees import Tree
 from execdrivers_native import namespaces
-from execdrivers_native.compile import CREATE_HOOKS, ENTERED, MAPPED, NativePlan
+from execdrivers_native.plan import CREATE_HOOKS, ENTERED, MAPPED, NativePlan
 
 if TYPE_CHECKING:
     from execdrivers.cgroups import CgroupDir
