@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,8 +118,15 @@ class HostHandle(Handle):
         return process
 
     def pause(self) -> None:
-        os.killpg(self._state["pid"], signal.SIGSTOP)
-        os.waitid(os.P_PID, self._state["pid"], os.WSTOPPED | os.WNOWAIT)  # on return it stands still
+        group, stopped = self._state["pid"], os.WSTOPPED | os.WNOWAIT | os.WNOHANG
+        while True:  # on return it stands still
+            os.killpg(group, signal.SIGSTOP)
+            for _ in range(100):
+                if os.waitid(os.P_PID, group, stopped):
+                    return
+                time.sleep(0.001)
+            # A shell waits for its child to execute (vfork), and that child stands still already: again.
+            os.killpg(group, signal.SIGCONT)
 
     def resume(self) -> None:
         os.killpg(self._state["pid"], signal.SIGCONT)
