@@ -140,6 +140,7 @@ def key() -> Iterator[tuple[str, int]]:
     name = f"replay-{os.getpid()}"
     number = libc.syscall(add_key, b"user", name.encode(), b"secret", 6, -3)
     assert number > 0
+    libc.syscall(keyctl, 5, number, 0x3F3F0000)  # KEYCTL_SETPERM: all to the possessor, and to all of the owner's
     yield name, number
     libc.syscall(keyctl, 3, number)  # KEYCTL_REVOKE
 

@@ -59,7 +59,13 @@ def test_control_a_mere_child_inherits(tmp_path: Path) -> None:
 
 
 def test_a_user_namespace_gains_nothing(attack: Attack) -> None:
-    lines = attack("userns")
+    assert not won(attack("userns"))
+
+
+def test_nor_without_the_filter_and_apparmor(attack: Attack) -> None:
+    """One can be had then, and in it the kernel mounts no /proc or /sys that shows more than those that are there."""
+    lines = attack("userns", **UNCONFINED)
+    assert "unshare(CLONE_NEWUSER)" in won(lines)
     assert not {"mount proc", "mount sysfs", "unmask"} & set(won(lines))
 
 

@@ -69,8 +69,10 @@ def ran(agent: Path, timeout: float) -> bool:
 
 def test_no_program_is_run_for_a_container(attack: Attack, hierarchy: str, agent: Path) -> None:
     for options in ({}, {"namespaces": {"cgroup": "host"}}, {"capabilities": {"add": ["SYS_PTRACE", "NET_ADMIN"]}}):
-        lines = attack("release-agent", hierarchy, agent, **options)
-        assert not [each for each in won(lines) if each.startswith("release_agent")]
+        assert not won(attack("release-agent", hierarchy, agent, **options))
+    # Without the filter it is the kernel that denies it (since Linux 5.17).
+    lines = attack("release-agent", hierarchy, agent, **UNCONFINED)
+    assert not [each for each in won(lines) if each.startswith("release_agent")]
     assert not ran(agent, 0)
 
 
@@ -110,11 +112,13 @@ def raise_the_limit(engine: Engine, rootfs: Path, **options: object) -> tuple[li
 
 def test_a_limit_cannot_be_raised_from_within(engine: Engine, hostile: Path) -> None:
     achieved, limit = raise_the_limit(engine, hostile)
-    assert "raise the limit" not in achieved
+    assert achieved == []
     assert limit == "50"
 
 
 def test_control_with_sys_admin_it_is_raised(engine: Engine, hostile: Path) -> None:
+    if "nsdelegate" in Path("/proc/self/mountinfo").read_text():
+        pytest.skip("needs cgroups that are not mounted with nsdelegate: there the kernel itself denies it")
     options = {"capabilities": {"add": ["SYS_ADMIN"]}, **UNCONFINED}
     achieved, limit = raise_the_limit(engine, hostile, **options)
     assert "raise the limit" in achieved
