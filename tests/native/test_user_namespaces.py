@@ -11,6 +11,7 @@ import pytest
 
 from execdrivers import PIPE, Container, ContainerSpec, Engine, LaunchError, SpecError
 from execdrivers.subids import Range, free_range
+from execdrivers.testing.host import capable
 from execdrivers_native import compile, host
 from execdrivers_native import ids as choice
 
@@ -172,6 +173,19 @@ def test_limits_and_score(engine: Engine, rootfs: Path) -> None:
                         capture_output=True, timeout=60, **options)  # fmt: skip
     assert result.exit.reason == "oom"
     container.delete(force=True)
+
+
+def test_a_hard_limit_above_the_callers(engine: Engine, rootfs: Path) -> None:
+    """It takes CAP_SYS_RESOURCE on the host, which the caller has and the launcher has not."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1] + 1
+    options: dict[str, Any] = {"rlimits": {"nofile": hard}, **MAPPED}
+    if capable("CAP_SYS_RESOURCE"):
+        assert out(engine, "ulimit -Hn; ulimit -Sn", rootfs, **options) == [str(hard)] * 2
+    else:
+        with pytest.raises(LaunchError, match="CAP_SYS_RESOURCE"):
+            engine.run(["true"], rootfs=rootfs, driver="native", **options)
 
 
 def test_cgroup_view_begins_at_the_containers_own(engine: Engine, rootfs: Path) -> None:

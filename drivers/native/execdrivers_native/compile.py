@@ -25,6 +25,7 @@ from execdrivers.launcher import (
     filesystems,
     landlock_guarantee,
     operation,
+    rlimit_number,
 )
 from execdrivers.launcher.ids import map_lines
 from execdrivers.launcher.operations import MAX_DESCRIPTORS
@@ -113,9 +114,11 @@ class _Compiler:
         self.lends = self.confined and host.privileged
         self.trees: list[Tree] = []
         self.profile = self._profile()
-        #: To lower one's score takes the host's rights.
+        #: To lower one's score, or raise one's limits, takes the host's rights.
         adjust = spec.oom_score_adj if self.lends else None
         self.outside = {} if adjust is None else {"oom_score_adj": str(adjust)}
+        limits = spec.rlimits.items() if self.lends else ()
+        self.raised = {rlimit_number(name): limit.hard for name, limit in limits}
         self.mounts = self._mounts()
         #: Without privilege it is the launcher that keeps mounts as slaves of the host's.
         self.told = self.rootless and (self._receives() or any(map(_is_told, self.mounts)))
@@ -180,6 +183,7 @@ class _Compiler:
             confined=self.confined,
             profile=self.profile,
             outside=self.outside,
+            raised=self.raised,
             hooks=self.hooks,
         )
 
@@ -221,7 +225,7 @@ class _Compiler:
             yield operation("write", "/proc/self/setgroups", "deny")
             yield operation("write", "/proc/self/uid_map", map_lines(self.maps.uids)[0])
             yield operation("write", "/proc/self/gid_map", map_lines(self.maps.gids)[0])
-        elif self.maps is not None or self.outside:
+        elif self.maps is not None or self.outside or self.raised:
             yield operation("sync", MAPPED)
 
     def _clocks(self) -> Iterator[Operation]:

@@ -42,6 +42,8 @@ class NativePlan:
     profile: str = ""
     #: File below /proc/PID → what the caller writes there.
     outside: Mapping[str, str] = attrs.field(factory=dict)
+    #: Resource of setrlimit(2) → the hard limit to which the caller raises it, if it is lower.
+    raised: Mapping[int, int] = attrs.field(factory=dict)
     hooks: HookPoints | None = None
 
     @property
@@ -77,3 +79,4 @@ class NativePlan:
         if self.maps:
             yield Step("map-ids", {"uids": [*map_lines(self.maps.uids)], "gids": [*map_lines(self.maps.gids)]})
         yield from (Step("write-outside", {"file": name, "data": value}) for name, value in self.outside.items())
+        yield from (Step("raise-limit", {"resource": number, "hard": hard}) for number, hard in self.raised.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -119,9 +120,22 @@ class Start:
                 message = f"write-outside: cannot write {data!r} to {path}: {error.strerror}"
                 raise LaunchError(message, step="write-outside", path=path, errno=error.errno or 0) from error
 
+        for number, hard in self._compiled.raised.items():
+            _raise_limit(pid, number, hard)
+
     def _create_hooks(self) -> None:
         """Root and mounts are made, in the container's namespaces; the host's tree is still there."""
         hooks = self._compiled.hooks
         assert hooks is not None
         for point in ("prestart", "create_runtime"):
             hooks.run(point, self.launch.pid)
+
+
+def _raise_limit(pid: int, number: int, hard: int) -> None:
+    """As far as we may: what is lacking then the launcher finds out, and says."""
+    import resource
+
+    soft, present = resource.prlimit(pid, number)
+    if present != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or hard > present):
+        with contextlib.suppress(PermissionError):
+            resource.prlimit(pid, number, (soft, hard))

@@ -30,6 +30,7 @@ from execdrivers.launcher.process import (
     environment_list,
     joining_capabilities,
     process_operations,
+    rlimit_number,
 )
 from execdrivers.launcher.reaper import Reaper, sweep
 from execdrivers.launcher.tool import ToolError, call, ending
@@ -56,6 +57,7 @@ __all__ = [
     "landlock_guarantee",
     "operation",
     "process_operations",
+    "rlimit_number",
     "run_left_poststop",
     "spawn",
     "spawn_launcher",

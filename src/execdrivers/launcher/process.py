@@ -25,6 +25,7 @@ __all__ = [
     "environment_list",
     "joining_capabilities",
     "process_operations",
+    "rlimit_number",
 ]
 
 _RLIMITS = {
@@ -33,6 +34,12 @@ _RLIMITS = {
         "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME".split()
     )
 }
+
+
+def rlimit_number(name: str) -> int:
+    """RLIMIT_NOFILE → what setrlimit(2) knows it by."""
+    return _RLIMITS[name.removeprefix("RLIMIT_")]
+
 
 #: Every capability there may be.
 _ALL = (1 << 64) - 1
@@ -59,7 +66,7 @@ def process_operations(
         rows, columns = spec.console_size or (0, 0)
         yield operation("console", rows, columns, user.uid, int(first))
     for name, limit in spec.rlimits.items():  # late: they hold for the launcher too
-        yield operation("rlimit", _RLIMITS[name.removeprefix("RLIMIT_")], limit.soft, limit.hard)
+        yield operation("rlimit", rlimit_number(name), limit.soft, limit.hard)
     yield from _scheduling(spec)
     caps = capability_sets(spec.capabilities, root=user.uid == 0)
     yield operation("bounding", _available(caps.bounding, available))
