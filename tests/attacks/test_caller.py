@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import pty
-import secrets
 import select
 import socket
 import subprocess
@@ -26,16 +24,6 @@ pytestmark = pytest.mark.needs("root", "busybox")
 
 Attack = Callable[..., list[str]]
 _LAUNCHES = pytest.mark.parametrize("options", [{}, {"init": True}, {"tty": True}, {"user": "alice"}], ids=str)
-
-
-@pytest.fixture
-def secret(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A word that is in the caller's memory and environment; given as the attacker looks for it."""
-    word = secrets.token_hex(16)
-    monkeypatch.setenv("REPLAY_SECRET", word)
-    kept = [word.encode() * 1000, word * 1000]
-    yield bytes(byte ^ 0x55 for byte in word.encode()).hex()
-    assert kept
 
 
 @_LAUNCHES
@@ -127,22 +115,6 @@ def test_control_a_mere_child_types(attack_program: Path) -> None:
 
 
 # --- keys, sockets ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def key() -> Iterator[tuple[str, int]]:
-    """A key in a session keyring of this test's own: its name and number."""
-    libc = ctypes.CDLL(None)
-    keyctl, add_key = 250, 248
-    if os.uname().machine != "x86_64":
-        pytest.skip("needs the numbers of x86_64")
-    libc.syscall(keyctl, 1, None)  # KEYCTL_JOIN_SESSION_KEYRING
-    name = f"replay-{os.getpid()}"
-    number = libc.syscall(add_key, b"user", name.encode(), b"secret", 6, -3)
-    assert number > 0
-    libc.syscall(keyctl, 5, number, 0x3F3F0000)  # KEYCTL_SETPERM: all to the possessor, and to all of the owner's
-    yield name, number
-    libc.syscall(keyctl, 3, number)  # KEYCTL_REVOKE
 
 
 def test_the_callers_keys(attack: Attack, key: tuple[str, int]) -> None:

@@ -22,6 +22,6 @@ def test_the_page_says_what_is_so() -> None:
 
 def test_the_list_of_attacks_names_each_file_of_replays() -> None:
     page = (ROOT / "docs/attacks.md").read_text()
-    named = {name for name in re.findall(r"`(?:tests/attacks/)?(test_\w+\.py)`", page)}
+    named = set(re.findall(r"`(?:tests/attacks/)?(test_\w+\.py)`", page))
     there = {path.name for path in Path(__file__).parent.glob("test_*.py")} - {Path(__file__).name}
     assert named == there

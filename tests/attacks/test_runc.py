@@ -70,7 +70,12 @@ class Runc:
 
     @contextlib.contextmanager
     def container(
-        self, *args: object, capabilities: Sequence[str] = (), change: Callable[[Any], object] = bool, **process: Any
+        self,
+        *args: object,
+        capabilities: Sequence[str] = (),
+        change: Callable[[Any], object] = bool,
+        inherit: Sequence[int] = (),
+        **process: Any,
     ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
         """Run a command; its id and the runc in front of it."""
         self._number += 1
@@ -81,7 +86,7 @@ class Runc:
         (bundle / "config.json").write_text(json.dumps(config))
         id = f"replay-{os.getpid()}-{self._number}"
         command = [*self.command(), "run", "--bundle", bundle, id]
-        with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True) as running:
+        with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True, pass_fds=inherit) as running:
             yield id, running
             running.communicate(timeout=60)
         subprocess.run([*self.command(), "delete", "--force", id], stderr=-3)
@@ -147,6 +152,17 @@ def test_a_single_process_withstood(runc: Runc) -> None:
     assert not won(runc.run(ATTACK, "node", "c", "1", "1"))
     assert not won(runc.run(ATTACK, "kmsg"))
     assert not {"mount proc", "mount sysfs", "unmask"} & set(won(runc.run(ATTACK, "userns")))
+
+
+def test_the_callers_own_withstood(runc: Runc, secret: str, key: tuple[str, int]) -> None:
+    """Its memory, environment, keys and descriptors."""
+    assert runc.run(ATTACK, "scan", secret) == ["scanned"]
+    assert not {"session", "user", "request_key"} & set(won(runc.run(ATTACK, "keyring", *key)))
+    leaked = os.open("/", os.O_RDONLY)
+    os.set_inheritable(leaked, True)
+    with runc.container("sh", "-c", "ls /proc/$$/fd; true", inherit=(leaked,)) as (_, running):
+        assert running.communicate(timeout=60)[0].split() == ["0", "1", "2"]
+    os.close(leaked)
 
 
 @pytest.mark.needs("cgroup-v1")
