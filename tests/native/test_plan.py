@@ -40,6 +40,14 @@ def test_nothing_is_executed_before_everything_is_given_up(rootfs: Path) -> None
     assert [order.index(name) for name in expected] == sorted(order.index(name) for name in expected)
 
 
+def test_nothing_that_is_not_asked_for_takes_a_round_trip(rootfs: Path) -> None:
+    """To the caller and back; nor does one id of an ordinary user."""
+    for facts in (ROOT, ORDINARY):
+        compiled = compile.compile(spec(rootfs), "box", facts)
+        assert not {"sync", "enter", "attach", "root_tree"} & set(names(compiled))
+        assert not (compiled.trees or compiled.joined or compiled.outside or compiled.raised)
+
+
 def test_limits_become_cgroups_and_none_without(rootfs: Path) -> None:
     assert compile.compile(spec(rootfs), "box", ROOT).cgroups == ()
     limited = compile.compile(spec(rootfs, memory="64M", pids=7), "box", ROOT)

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from execdrivers import PIPE, Container, ContainerSpec, Engine, LaunchError, SpecError
+from execdrivers.spec import IdMapping
 from execdrivers.subids import Range, free_range
 from execdrivers.testing.host import capable
 from execdrivers_native import compile, host
@@ -322,6 +325,25 @@ def test_subordinate_ids_of_a_user(rootfs: Path, ordinary: host.Host, monkeypatc
         "1234 1234 1", "0 100000 1234", "1235 101234 28766", "30001 200000 35535"]  # fmt: skip
 
 
+_ranges = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 40)), min_size=1, max_size=5)
+
+
+@given(gaps=_ranges, own=st.integers(0, 60), limit=st.integers(1, 80))
+def test_any_ranges_are_laid_out_one_after_the_other(gaps: list[tuple[int, int]], own: int, limit: int) -> None:
+    """Around the user's own id, each once, none beyond the limit, in their order."""
+    ranges, start = [], 1000
+    for gap, size in gaps:
+        ranges.append(Range(start + gap, size))
+        start += gap + size
+    laid = choice._laid_out((IdMapping(own, 1, 1),), ranges, limit)
+    inside = [m.container_id + n for m in laid for n in range(m.size)]
+    outside = [m.host_id + n for m in laid for n in range(m.size)]
+    granted_ids = [number for r in ranges for number in range(r.start, r.end)]
+    assert (inside[0], outside[0]) == (own, 1)
+    assert inside[1:] == [number for number in range(limit) if number != own][: len(granted_ids)]
+    assert outside[1:] == granted_ids[: len(inside) - 1]
+
+
 def test_ids_that_are_not_granted(rootfs: Path, ordinary: host.Host, monkeypatch: pytest.MonkeyPatch) -> None:
     granted(monkeypatch, Range(100_000, 65536))
     mappings = [{"container_id": 0, "host_id": 100_000, "size": 65537}]
@@ -339,7 +361,6 @@ def test_ids_that_are_not_granted(rootfs: Path, ordinary: host.Host, monkeypatch
 
 def test_a_tool_that_fails_is_quoted() -> None:
     from execdrivers.launcher.ids import map_ids_by_tool
-    from execdrivers.spec import IdMapping
 
     with pytest.raises(LaunchError, match="map-ids: false: exited with 1"):
         map_ids_by_tool("/bin/false", os.getpid(), (IdMapping(0, 0, 1),))
