@@ -70,6 +70,15 @@ def test_the_user_namespace_and_what_belongs_to_it(engine: Engine, rootfs: Path,
     assert seen == ["1000", "other", *theirs, "lo"]
 
 
+def test_a_mount_with_the_mappings_of_what_is_joined(
+    engine: Engine, rootfs: Path, other: Container, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    mounts = [{"type": "bind", "source": str(tmp_path), "destination": "/tmp", "options": ["idmap"]}]
+    seen = out(engine, "stat -c %u /tmp/file", rootfs, namespaces=of(other, "user"), mounts=mounts)
+    assert seen == ["0"]
+
+
 def test_all_of_them(engine: Engine, rootfs: Path, other: Container) -> None:
     container = started(engine, rootfs, namespaces=of(other, *FILES))
     assert container.guarantees["joined"] == of(other, *FILES)

@@ -153,6 +153,25 @@ def test_further_processes_and_joining(run: Run) -> None:
     assert result == [["0"], ["1000", "5", "6"], ["1000"], "5", True, True, 'namespaces["network"]']
 
 
+def test_joining_one_of_one_id(run: Run) -> None:
+    assert run(
+        """
+        gid = os.getegid()
+        one = {"uid_mappings": [{"container_id": 33, "host_id": own, "size": 1}],
+               "gid_mappings": [{"container_id": 34, "host_id": gid, "size": 1}], "user": "33:34"}
+        container = engine.create(ContainerSpec.build(["sleep", "100"], rootfs=rootfs, **one), driver="native")
+        container.start()
+        joined = {kind: f"/proc/{container.pid}/ns/{kind}" for kind in ("user", "ipc")}
+        result = [*out("id -u; id -g; touch /dev/shm/x; cat /proc/self/setgroups", namespaces=joined, user="33:34")]
+        try:
+            out("true", namespaces=joined)
+        except execdrivers.SpecError as error:
+            result.append(error.field)
+        container.delete(force=True)
+        """
+    ) == ["33", "34", "deny", "user"]
+
+
 def test_killed_whoever_it_runs_as(run: Run) -> None:
     assert (
         run(

@@ -103,8 +103,11 @@ class _Compiler:
         #: In another user namespace than the caller's, without the host's rights.
         self.confined = self.maps is not None or "user" in self.joined
         self.groups = True
+        #: Its mappings, where they are known.
+        self.ids = self.maps
         if self.confined:
-            self.user, self.groups = ids.fit(spec, self.user, self.maps or namespaces.maps_of(self.joined), host)
+            self.ids = self.maps or namespaces.maps_of(self.joined)
+            self.user, self.groups = ids.fit(spec, self.user, self.ids, host)
         check_capabilities(spec.capabilities, available(host, confined=self.confined))
         self.namespaces = self._namespaces()
         self.capabilities = capability_sets(spec.capabilities, root=self.user.uid == 0)
@@ -237,7 +240,7 @@ class _Compiler:
 
     def _root_of_namespace(self) -> Iterator[Operation]:
         if self.confined:
-            identity = self.maps.root(self.user, self.host) if self.maps else (0, 0)
+            identity = self.ids.root(self.user, self.host) if self.ids else (0, 0)
             yield from become(identity, groups=self.groups)
 
     @staticmethod
@@ -354,7 +357,7 @@ class _Compiler:
     def _has_group_of(self, mount: Mount) -> bool:
         """Whether the group that the terminals are to belong to exists inside."""
         gids = [int(option[4:]) for option in mount.options if option.startswith("gid=") and option[4:].isdigit()]
-        return not gids or (self.maps is not None and self.groups and ids.mapped(gids, self.maps.gids) == tuple(gids))
+        return not gids or (self.ids is not None and self.groups and ids.mapped(gids, self.ids.gids) == tuple(gids))
 
     def _file_systems(self) -> Iterator[Operation]:
         for mount in self.mounts:
@@ -388,10 +391,10 @@ class _Compiler:
             raise SpecError(f"{field}.type", mount.type, "cannot have its ids mapped", "map those of a bind mount")
         if mount.uid_mappings:
             return mount.uid_mappings, mount.gid_mappings
-        if self.maps is None:
+        if self.ids is None:
             problem = "maps ids, but neither the mount nor the container has mappings"
             raise SpecError(f"{field}.options", mount.options, problem, "give the mount uid_mappings and gid_mappings")
-        return self.maps.uids, self.maps.gids
+        return self.ids.uids, self.ids.gids
 
     def _lent(
         self, mount: Mount, uids: tuple[IdMapping, ...] = (), gids: tuple[IdMapping, ...] = ()
