@@ -198,6 +198,18 @@ def test_an_unknown_device_and_file_are_told(start: Start) -> None:
         container.update(unified={"cgroup.max.depth": "-5"})
 
 
+@pytest.mark.needs("cgroup-v2")
+@pytest.mark.parametrize("together", [0, 1])
+def test_who_dies_when_memory_runs_out(engine: Engine, rootfs: Path, together: int) -> None:
+    """One process, as on v1 and as docker has it; with memory.oom.group all of them. Either is told."""
+    done = engine.run(
+        ["sh", "-c", "tail -c 200m /dev/zero | tail >/dev/null; exit 3"], rootfs=rootfs, driver="native",
+        memory="32M", unified={"memory.oom.group": together}, timeout=60,
+    )  # fmt: skip
+    assert done.exit.reason == "oom" and done.exit.oom_kills >= 1 + together
+    assert done.returncode == (-9 if together else 3)
+
+
 # --- places ---------------------------------------------------------------------------------------------------------
 
 

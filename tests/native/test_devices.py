@@ -17,7 +17,12 @@ from execdrivers_native import host
 
 pytestmark = pytest.mark.needs("root", "busybox")
 
-_ADMIN: dict[str, Any] = {"capabilities": {"add": ["SYS_ADMIN", "SYSLOG"]}}
+#: Nothing but capabilities and rules is to stand between a process and a device.
+_ADMIN: dict[str, Any] = {
+    "capabilities": {"add": ["SYS_ADMIN", "SYSLOG"]},
+    "apparmor_profile": "unconfined",
+    "seccomp": "unconfined",
+}
 #: The kernel's log, which can be opened on every machine, and the standard devices have it not.
 _LOG = {"type": "c", "major": 1, "minor": 11}
 
@@ -95,6 +100,25 @@ def test_the_hosts_dev_opens_nothing_more(ruled: Engine, rootfs: Path) -> None:
     assert sh(ruled, opens("/dev/kmsg"), rootfs, resources={"devices": []}, **options) == "opened\n"
 
 
+def test_a_mount_that_comes_in_later_opens_nothing(ruled: Engine, rootfs: Path, tmp_path: Path) -> None:
+    place = tmp_path / "shared"
+    place.mkdir()
+    subprocess.run(["mount", "--bind", place, place], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", place], check=True)
+        (place / "below").mkdir()
+        mount = {"type": "bind", "source": str(place), "destination": "/mnt", "options": ["rbind", "rslave"]}
+        script = ["sh", "-c", f"read x; {node('/mnt/below/log')}; echo >/dev/null"]
+        spec = ContainerSpec(script, rootfs=str(rootfs), mounts=[mount], capabilities={"add": ["SYSLOG"]})
+        with ruled.create(spec, driver="native", stdin=PIPE, stdout=PIPE) as container:
+            container.start()
+            subprocess.run(["mount", "-t", "tmpfs", "none", place / "below"], check=True)
+            out, _ = container.communicate(b"\n", timeout=20)
+            assert out is not None and out.endswith(b"Operation not permitted\n")
+    finally:
+        subprocess.run(["umount", "-R", place], check=True)
+
+
 def test_a_node_gives_what_it_says_and_no_more(ruled: Engine, rootfs: Path) -> None:
     script = f"{opens('/dev/mine')}; (: >>/dev/mine) 2>&1; mknod /tmp/x b 7 7 2>&1"
     options: dict[str, Any] = {
@@ -163,11 +187,12 @@ def test_rules_come_with_an_update(ruled: Engine, rootfs: Path) -> None:
 
 
 def test_a_further_command_that_may_mount_has_rules(ruled: Engine, rootfs: Path) -> None:
-    spec = ContainerSpec(["sleep", "60"], rootfs=str(rootfs), init=True, ephemeral=True)
+    open_wide = {"apparmor_profile": "unconfined", "seccomp": "unconfined"}
+    spec = ContainerSpec(["sleep", "60"], rootfs=str(rootfs), init=True, ephemeral=True, **open_wide)
     with ruled.create(spec, driver="native") as container:
         container.start()
         argv = ["sh", "-c", f"mount -o remount,dev /dev/shm && {node('/dev/shm/log')}; echo >/dev/null"]
-        with container.exec(argv, stdout=PIPE, **_ADMIN) as process:
+        with container.exec(argv, stdout=PIPE, capabilities=_ADMIN["capabilities"]) as process:
             assert (process.communicate(timeout=20)[0] or b"").endswith(b"Operation not permitted\n")
 
 

@@ -214,7 +214,8 @@ class _Compiler:
         rules = devices.rules(spec.resources.devices, devices.nodes(spec.devices))
         if "cgroup.devices" in required(spec):
             return rules
-        needed = devices.needed(spec.resources.devices, self.mounts, nodev=self.nodev) and not self.rootless
+        asked = spec.resources.devices
+        needed = devices.needed(asked, self.mounts, nodev=self.nodev, told=self._receives()) and not self.rootless
         return rules if needed and cgroups.device_rules_problem(self.host.cgroups) is None else ()
 
     def _enter(self, new: tuple[str, ...]) -> Iterator[Operation]:

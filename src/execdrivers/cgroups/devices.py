@@ -97,13 +97,21 @@ def rules(spec_rules: Sequence[DeviceRule] | None, of_nodes: Iterable[Rule]) -> 
     return (*own, *of_nodes, *_STANDARD)
 
 
-def needed(spec_rules: Sequence[DeviceRule] | None, mounts: Iterable[Mount], *, nodev: bool) -> bool:
+def needed(
+    spec_rules: Sequence[DeviceRule] | None, mounts: Iterable[Mount], *, nodev: bool, told: bool = False
+) -> bool:
     """Whether rules must be there unasked, since the attribute ``nodev`` of mounts is not all there is to say.
 
-    It is not for a container that may remount, which so has no mounts with it, and where /dev is a bind of the host's.
+    It is not for a container that may remount, which so has no mounts with it; where /dev is a bind of the host's; and
+    where the host's later mounts come in, by the propagation of a bind or of the root (``told``).
     """
-    opens = not nodev or any(mount.destination == "/dev" and mount.type == "bind" for mount in mounts)
+    binds = (mount for mount in mounts if mount.type == "bind")
+    opens = not nodev or told or any(mount.destination == "/dev" or _is_told(mount) for mount in binds)
     return opens and spec_rules != ()
+
+
+def _is_told(mount: Mount) -> bool:
+    return (mount.parse_options().propagation or "").removeprefix("r") in ("slave", "shared")
 
 
 # --- the form of v1 -------------------------------------------------------------------------------------------------
