@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from execdrivers import PIPE, ContainerSpec, Engine, Registry, Resources, cgroups
-from execdrivers_native import host
+from execdrivers.cgroups.layout import look
 
 pytestmark = pytest.mark.needs("root", "busybox")
 
@@ -33,7 +33,7 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     layout = cgroups.look()
     if request.param == "program" and "devices" in layout.v1:
         layout = attrs.evolve(layout, v1={name: point for name, point in layout.v1.items() if name != "devices"})
-        monkeypatch.setattr(host, "look_at_cgroups", lambda: layout)
+        monkeypatch.setattr(cgroups, "look", lambda: layout)
     if request.param == "list" and "devices" not in layout.v1:
         pytest.skip("needs the devices controller of cgroup v1")
     if problem := cgroups.device_rules_problem(layout):
@@ -165,7 +165,7 @@ def test_rules_change_while_it_runs(ruled: Engine, rootfs: Path, form: str) -> N
         assert answer() == b"opened\n"
         container.update(Resources(devices=[{"allow": False}]))
         assert answer() == closed
-        if form == "list" or "devices" not in cgroups.look().v1:  # another program sees the host as it is
+        if form == "list" or "devices" not in look().v1:  # another program sees the host as it is
             program = (
                 "import sys, execdrivers; from execdrivers import Resources;"
                 "execdrivers.Engine(sys.argv[1]).get(sys.argv[2]).update(Resources(devices=[{'allow': True}]))"
