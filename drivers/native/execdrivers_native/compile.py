@@ -286,6 +286,9 @@ class _Compiler:
                 gids=gids,
             )
             yield operation("root_tree", self._tree(tree))
+        if spec.ephemeral and spec.rootfs is None and self.confined and not self.lends:
+            problem = "is not to be had of the host's root without privilege: its mounts are locked together"
+            raise SpecError("ephemeral", True, problem, "give a rootfs, or mount a tmpfs where it is to write")
         if spec.ephemeral:
             size = (f"size={spec.ephemeral_size}",) if spec.ephemeral_size else ()
             lower = "" if lent else path
@@ -463,4 +466,5 @@ class _Compiler:
             "landlock": landlock_guarantee(spec.landlock),
             "devices": [str(rule) for rule in self.devices] or None,
             "cgroups": {f"{c.path}/{name}": value for c in self.cgroups for name, value in c.written().items()},
+            "rlimits": {name: [limit.soft, limit.hard] for name, limit in spec.rlimits.items()},
         }

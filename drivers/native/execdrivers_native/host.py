@@ -49,12 +49,27 @@ class Host:
         """The features that take cgroups → why they cannot be had; None where they can."""
         layout = self.cgroups
         freezer = layout.problem("freezer" if "freezer" in layout.v1 else "")
-        limits = cgroups.features(layout)
+        limits = {feature: _or_by_rlimits(feature, lacking) for feature, lacking in cgroups.features(layout).items()}
         some = None if None in limits.values() else limits["cgroup.memory"]
         # Without a pid namespace its processes are found, and held still to be killed, by their cgroup.
         host_pid = freezer if self.privileged else NEEDS_ROOT
         more = {"cgroup.path": some, "cgroup.devices": cgroups.device_rules_problem(layout), "update": some}
         return {**limits, **more, "pause": freezer, "namespace.host.pid": host_pid}
+
+
+#: What setrlimit(2) can do of it where no cgroup can be had. It is for the caller to choose: a limit of each process is
+#: not one of the container, and must not pass for one.
+_RLIMITS = {
+    "cgroup.memory": "each process: rlimits={'as': …}",
+    "cgroup.pids": "the processes of its user: rlimits={'nproc': …}",
+    "cgroup.cpu": "each process to so many seconds: rlimits={'cpu': …}",
+}
+
+
+def _or_by_rlimits(feature: str, lacking: Problem | None) -> Problem | None:
+    if lacking is None or feature not in _RLIMITS:
+        return lacking
+    return Problem(lacking.reason, f"{lacking.remedy}; or limit {_RLIMITS[feature]}")
 
 
 def look() -> Host:

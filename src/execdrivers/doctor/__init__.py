@@ -32,7 +32,7 @@ def examine(root: str, registry: Registry) -> Iterator[Check]:
     yield kernel.namespaces()
     yield kernel.proc()
     yield kernel.overlay()
-    yield kernel.seccomp()
+    yield kernel.filters()
     yield kernel.mandatory_access()
     yield kernel.landlock()
     yield machine.control_groups()

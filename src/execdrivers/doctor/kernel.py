@@ -6,23 +6,23 @@ import ctypes
 import errno
 import os
 import platform
-import pwd
-import shutil
-import subprocess
 import tempfile
 
-from execdrivers import apparmor
+from execdrivers import apparmor, seccomp, subids
 from execdrivers.doctor.check import Check, Trial
 from execdrivers.doctor.trials import contained, own_ids, privileged, refusal
+from execdrivers.errors import LaunchError
 from execdrivers.launcher import landlock_features, operation
+from execdrivers.launcher.ids import map_ids_by_tool
+from execdrivers.spec import IdMapping
 
 __all__ = [
+    "filters",
     "landlock",
     "mandatory_access",
     "namespaces",
     "overlay",
     "proc",
-    "seccomp",
     "subordinate_ids",
     "system_calls",
     "user_namespace",
@@ -98,43 +98,32 @@ def subordinate_ids() -> Check:
     trial = Trial("subordinate ids", "map those of /etc/subuid and /etc/subgid into a user namespace with newuidmap")
     if privileged():
         return trial.ok("not needed with privilege")
-    try:
-        name = pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        remedy = f"sudo useradd --uid {os.geteuid()} NAME, which grants a range as well"
-        return trial.warning(f"uid {os.geteuid()} has no account, and newuidmap(1) serves none without", remedy)
-    tools = [shutil.which(tool) for tool in ("newuidmap", "newgidmap")]
-    if None in tools:
+    uid, kinds = os.geteuid(), ("uid", "gid")
+    name = subids.user_name(uid)
+    if name == str(uid):
+        remedy = f"sudo useradd --uid {uid} NAME, which grants a range as well"
+        return trial.warning(f"uid {uid} has no account, and newuidmap(1) serves none without", remedy)
+    if not all(map(subids.tool, kinds)):
         return trial.warning("newuidmap and newgidmap are not installed", "sudo apt-get install uidmap")
-    files = ("/etc/subuid", "/etc/subgid")
-    ranges = [_first_range(file, name) for file in files]
-    lacking = [file for file, found in zip(files, ranges, strict=True) if found is None]
+    ranges = {kind: subids.granted(kind, uid) for kind in kinds}
+    lacking = [f"/etc/sub{kind}" for kind in kinds if not ranges[kind]]
     if lacking:
         remedy = f"echo {name}:100000:65536 | sudo tee -a {' '.join(lacking)}, or another range that nobody has"
         return trial.warning(f"{' and '.join(lacking)} grant {name} no range", remedy)
-    refused: list[str] = []
 
     def map_them(pid: int) -> None:
-        for tool, own, found in zip(tools, (os.geteuid(), os.getegid()), ranges, strict=True):
-            assert tool and found
-            words = [tool, str(pid), "0", str(own), "1", "1", *map(str, found)]
-            done = subprocess.run(words, capture_output=True, text=True)
-            if done.returncode:
-                refused.append(done.stderr.strip() or f"{tool} ended with status {done.returncode}")
+        for kind, own in (("uid", uid), ("gid", os.getegid())):
+            start, size = ranges[kind][0]
+            mappings = (IdMapping(0, own, 1), IdMapping(1, start, size))
+            map_ids_by_tool(subids.tool(kind) or "", pid, mappings)
 
-    error = refusal(("user",), (operation("sync", "caller"), operation("identity", 1, 1, 1, (1,))), map_them)
-    if refused or error:
-        found = "; ".join(refused) or str(error)
-        return trial.warning(found, "see newuidmap(1); sudo chmod u+s /usr/bin/newuidmap /usr/bin/newgidmap")
-    return trial.ok(", ".join(f"{size} from {start} on" for start, size in filter(None, ranges)))
-
-
-def _first_range(file: str, name: str) -> tuple[int, int] | None:
-    for line in _read(file).splitlines():
-        owner, start, size = ([*line.split(":"), "", ""])[:3]
-        if owner in (name, str(os.geteuid())) and start.isdigit() and size.isdigit():
-            return int(start), int(size)
-    return None
+    try:
+        error = refusal(("user",), (operation("sync", "caller"), operation("identity", 1, 1, 1, (1,))), map_them)
+    except LaunchError as raised:
+        error = raised
+    if error:
+        return trial.warning(error.message, error.remedy)
+    return trial.ok(", ".join(f"{range_.size} {kind}s" for kind in kinds for range_ in ranges[kind]))
 
 
 def namespaces() -> Check:
@@ -170,15 +159,11 @@ def overlay() -> Check:
     return trial.warning(f"{error.message}: nothing can be ephemeral", remedy)
 
 
-def seccomp() -> Check:
-    """Whether system calls can be filtered."""
+def filters() -> Check:
+    """Without them no container runs, unless its spec says that it is to have none."""
     trial = Trial("seccomp", "load libseccomp, and ask the kernel for its filters")
-    if "SECCOMP" not in _read("/proc/self/status").upper():
-        return trial.warning("the kernel has no filters", "run a kernel with CONFIG_SECCOMP_FILTER=y")
-    try:
-        ctypes.CDLL("libseccomp.so.2")
-    except OSError as error:
-        return trial.warning(f"no libseccomp: {error}", "sudo apt-get install libseccomp2")
+    if problem := seccomp.problem():
+        return trial.warning(problem.reason, problem.remedy)
     return trial.ok("both are there")
 
 
