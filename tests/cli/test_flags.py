@@ -325,13 +325,23 @@ def test_errors_name_the_option(
     assert all(line.startswith("  try: ") for line in rest)
 
 
-def test_dockers_seccomp_format_is_told_from_ocis(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    profile = tmp_path / "p.json"
-    profile.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
-    assert spec("--security-opt", f"seccomp={profile}", "sh").seccomp == {"defaultAction": "SCMP_ACT_ALLOW"}
-    profile.write_text('{"defaultAction": "SCMP_ACT_ERRNO", "archMap": []}')
-    assert main(["run", "--security-opt", f"seccomp={profile}", "sh"]) == 125
-    assert "docker's own format" in capsys.readouterr().err
+def test_seccomp_profiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "p.json"
+    ocis = {"defaultAction": "SCMP_ACT_ALLOW"}
+    dockers = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}],
+        "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}}],
+    }
+    for profile in (ocis, dockers):
+        path.write_text(json.dumps(profile))
+        assert spec("--security-opt", f"seccomp={path}", "sh").to_dict()["seccomp"] == profile
+    asks = {**ocis, "syscalls": [{"names": ["read"], "action": "SCMP_ACT_NOTIFY"}]}
+    path.write_text(json.dumps(asks))
+    assert main(["run", "--security-opt", f"seccomp={path}", "sh"]) == 125
+    assert "nobody to ask" in capsys.readouterr().err
+    path.write_text(json.dumps({**asks, "listenerPath": "/x"}))
+    assert spec("--security-opt", f"seccomp={path}", "sh").seccomp
 
 
 def test_help_lists_every_option_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -323,11 +323,12 @@ def _json_file(name: str, path: str, remedy: str) -> Mapping[str, Any]:
 
 
 def _seccomp(path: str) -> Mapping[str, Any]:
-    profile = _json_file("seccomp", path, "a JSON file with the OCI specification's linux.seccomp")
-    if "archMap" in profile:
+    profile = _json_file("seccomp", path, "a JSON file with the OCI specification's linux.seccomp, or docker's profile")
+    rules = profile.get("syscalls") or ()
+    asks = any(isinstance(rule, dict) and rule.get("action") == "SCMP_ACT_NOTIFY" for rule in rules)
+    if asks and not profile.get("listenerPath"):
         raise UsageError(
-            f"--security-opt seccomp: {path} is not the OCI specification's linux.seccomp (docker's own format "
-            "with archMap, includes and excludes is not supported)",
-            remedy="name the architectures, and keep only the rules that apply",
+            f"--security-opt seccomp: {path} says SCMP_ACT_NOTIFY, and there is nobody to ask",
+            remedy="name the socket of an agent by listenerPath",
         )
     return profile

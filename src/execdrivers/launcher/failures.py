@@ -141,6 +141,7 @@ def _exec_error(step: Operation, number: int, detail: str) -> LaunchError:
     if number in (errno.EACCES, errno.ENOEXEC, errno.EISDIR, errno.EPERM):
         remedy = {
             errno.EACCES: "chmod +x it, and check that neither noexec nor the spec's landlock is in its way",
+            errno.EPERM: "check that the spec's seccomp allows execve, and the file's type and permissions",
             errno.ENOEXEC: "it is neither a binary for this machine nor a script with a #! line",
         }.get(number, "check its type and permissions")
         return CommandNotExecutable(

@@ -108,11 +108,7 @@ class Launch:
             if message is None and tool >= 0:
                 raise _tool_ended()
             if message is None:
-                raise LaunchError(
-                    "the launcher was killed before the container was ready",
-                    step="launch",
-                    remedy="raise the memory limit if it is small; the kernel's log says who killed it",
-                )
+                raise _launcher_ended(self.operations)
             kind, _, fd = message
             if kind in _POINTS:
                 self._synchronize(message)
@@ -130,6 +126,7 @@ class Launch:
         """Let the command be executed. Raises `CommandNotFound`, `CommandNotExecutable`, `LaunchError`."""
         result = lib.ed_go(self._control)
         if result == -errno.EPIPE:
+            self._receive()  # what it failed at, if it was not killed
             raise LaunchError("exec: the container was killed before it was started", step="exec")
         _checked(result, "exec")
         while (message := self._receive()) and message[0] in (*_POINTS, lib.ED_LISTENER):
@@ -305,6 +302,16 @@ def _spawn(
 
 def _tool_ended() -> LaunchError:
     return LaunchError("the tool ended without having started the container", step="launch")
+
+
+def _launcher_ended(operations: Iterable[Operation]) -> LaunchError:
+    message = "the launcher was killed before the container was ready"
+    remedy = "raise the memory limit if it is small; the kernel's log says who killed it"
+    if any(item.name == "seccomp" and item.args[2] for item in operations):
+        remedy = (
+            "without no_new_privileges the seccomp profile holds for the launcher, too: have it allow sendmsg, read"
+        )
+    return LaunchError(message, step="launch", remedy=remedy)
 
 
 def _checked(result: int, step: str, path: str = "") -> int:

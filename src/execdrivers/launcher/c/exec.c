@@ -74,19 +74,21 @@ static int reap(long command)
     for (;;) {
         siginfo_t info;
         long number = sys4(__NR_rt_sigtimedwait, &all, &info, NULL, SIGSET_SIZE);
-        if (number < 0 && number != -EINTR && number != -EAGAIN) /* forbidden by a filter: end, do not spin */
-            end_process(125);
         if (number == SIGTSTP || number == SIGCONT)
             stopped_by_us = number == SIGTSTP;
         if (number > 0 && number != SIGCHLD)
             sys2(__NR_kill, command, number);
-        for (long pid; (pid = sys4(__NR_wait4, -1, &status, WNOHANG | WUNTRACED | __WALL, NULL)) > 0;) {
+        long pid;
+        while ((pid = sys4(__NR_wait4, -1, &status, WNOHANG | WUNTRACED | __WALL, NULL)) > 0) {
             int stopped = (status & 0xff) == 0x7f;
             if (pid == command && !stopped)
                 return status;
             if (pid == command && status >> 8 == SIGTSTP && !stopped_by_us)
                 sys2(__NR_kill, -command, SIGCONT);
         }
+        /* Where a filter that holds for us too forbids either, end: do not spin, nor wait for ever. */
+        if (pid < 0 || (number < 0 && number != -EINTR && number != -EAGAIN))
+            end_process(125);
     }
 }
 

@@ -114,7 +114,7 @@ struct rights {
     int padding;
 };
 
-void send_message(struct launcher *l, uint32_t kind, int error, int fd)
+int send_message(struct launcher *l, uint32_t kind, int error, int fd)
 {
     struct ed_message message = {.kind = kind, .step = l->step, .error = error};
     memcpy(message.detail, l->detail, sizeof message.detail);
@@ -129,7 +129,8 @@ void send_message(struct launcher *l, uint32_t kind, int error, int fd)
         header.control_length = sizeof rights;
     }
     /* A caller that does not listen is no reason to wait: MSG_NOSIGNAL | MSG_DONTWAIT. */
-    sys3(__NR_sendmsg, ED_CONTROL_FD, &header, 0x4040);
+    long result = sys3(__NR_sendmsg, ED_CONTROL_FD, &header, 0x4040);
+    return result < 0 ? (int)result : 0;
 }
 
 /* Block until the caller says go. Its death closes the socket: then there is nobody to run for. */

@@ -45,7 +45,7 @@ size_t text_length(const char *text);
 size_t append_text(char *to, const char *text);
 size_t append_number(char *to, uint64_t number);
 void note(struct launcher *l, const char *text);
-void send_message(struct launcher *l, uint32_t kind, int error, int fd);
+int send_message(struct launcher *l, uint32_t kind, int error, int fd);
 int await_go(void);
 int receive_stdio(int fds[3]);
 

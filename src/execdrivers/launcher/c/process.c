@@ -185,7 +185,7 @@ int op_chdir(struct launcher *l, struct args *args)
 int op_ready(struct launcher *l, struct args *args)
 {
     (void)args;
-    send_message(l, ED_READY, 0, l->console);
+    int result = send_message(l, ED_READY, 0, l->console);
     close_fd(&l->console);
-    return await_go();
+    return result < 0 ? result : await_go();
 }

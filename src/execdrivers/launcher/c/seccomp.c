@@ -18,12 +18,11 @@ int install_filter(struct launcher *l)
     if (!l->filter)
         return 0;
     long result = set_filter(l->filter, l->filter_length, l->filter_flags);
+    if (result >= 0 && l->filter_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER)
+        result = send_message(l, ED_LISTENER, 0, (int)result);
     if (result < 0)
         l->step = l->filter_step;
-    if (result < 0 || !(l->filter_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER))
-        return (int)result;
-    send_message(l, ED_LISTENER, 0, (int)result);
-    return 0;
+    return (int)result;
 }
 
 /* Without no_new_privs it takes CAP_SYS_ADMIN, which a change of user leaves permitted, yet not in effect. */

@@ -101,6 +101,6 @@ int op_sync(struct launcher *l, struct args *args)
     arg_str(args, NULL); /* the point's name is for the caller, which has the plan too */
     if (args->bad)
         return -EBADMSG;
-    send_message(l, ED_SYNC, 0, -1);
-    return await_go();
+    int result = send_message(l, ED_SYNC, 0, -1);
+    return result < 0 ? result : await_go();
 }
