@@ -45,7 +45,8 @@ def run(request: pytest.FixtureRequest, engine: Engine, rootfs: Path, driver_pro
 
 
 #: The init restricts itself as soon as the command runs.
-SHOW = "until grep -q 'Seccomp:.2' /proc/1/status; do :; done; grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status /proc/1/status"
+AWAIT_INIT = "until grep -q 'Seccomp:.2' /proc/1/status; do :; done; "
+SHOW = "grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status /proc/1/status"
 
 
 def shown(done: CompletedContainer) -> list[str]:
@@ -55,14 +56,14 @@ def shown(done: CompletedContainer) -> list[str]:
 @pytest.mark.parametrize("init", [False, True])
 @pytest.mark.parametrize("user", [None, "1000:1000"])
 def test_everybody_in_a_container_is_filtered(run: Any, init: bool, user: str | None) -> None:
-    assert shown(run(SHOW, init=init, user=user)) == ["1", "2", "1", "2"]
+    assert shown(run(AWAIT_INIT + SHOW, init=init, user=user)) == ["1", "2", "1", "2"]
 
 
 @pytest.mark.parametrize("init", [False, True])
 @pytest.mark.parametrize("user", [None, "1000:1000"])
 def test_without_no_new_privs_too(run: Any, init: bool, user: str | None) -> None:
     done = run(
-        "grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status; mkdir /tmp/x",
+        "grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status; mkdir /dev/shm/x",
         init=init,
         user=user,
         no_new_privileges=False,
@@ -73,7 +74,7 @@ def test_without_no_new_privs_too(run: Any, init: bool, user: str | None) -> Non
 
 
 def test_nobody_where_it_was_given_up(run: Any) -> None:
-    assert shown(run(SHOW.partition("; done; ")[2], init=True, seccomp="unconfined")) == ["1", "0", "1", "0"]
+    assert shown(run(SHOW, init=True, seccomp="unconfined")) == ["1", "0", "1", "0"]
 
 
 def test_a_terminal_works_under_it(engine: Engine, rootfs: Path) -> None:
@@ -85,7 +86,7 @@ def test_an_executed_process_has_the_containers(engine: Engine, rootfs: Path) ->
     with engine.create(ContainerSpec(["sleep", "1000"], rootfs=rootfs, seccomp=deny("mkdir", "mkdirat"))) as container:
         container.start()
         assert host.status(container.pid or 0)["Seccomp"] == "2"
-        with container.exec(["mkdir", "/tmp/x"], stderr=PIPE) as process:
+        with container.exec(["mkdir", "/dev/shm/x"], stderr=PIPE) as process:
             assert b"not permitted" in (process.communicate(timeout=20)[1] or b"")
 
 
@@ -191,6 +192,11 @@ def test_a_profile_in_dockers_form(engine: Engine, rootfs: Path) -> None:
     profile = json.loads(json.dumps(profile))
     for capabilities, code in ((None, 1), ({"add": ["SYS_ADMIN"]}, 0)):
         done = engine.run(
-            ["mkdir", "/tmp/x"], rootfs=rootfs, driver="native", seccomp=profile, capabilities=capabilities, stderr=PIPE
+            ["mkdir", "/dev/shm/x"],
+            rootfs=rootfs,
+            driver="native",
+            seccomp=profile,
+            capabilities=capabilities,
+            stderr=PIPE,
         )
         assert done.returncode == code, done

@@ -48,7 +48,7 @@ def create(request: pytest.FixtureRequest, engine: Engine, rootfs: Path, driver_
 
 @pytest.mark.parametrize("init", [False, True])
 def test_a_system_call_is_answered_in_the_kernels_place(create: Any, init: bool) -> None:
-    container = create("mkdir /tmp/x && ls -d /tmp/x; echo after $?", notify("mkdir", "mkdirat"), init=init)
+    container = create("mkdir /dev/shm/x && ls -d /dev/shm/x; echo after $?", notify("mkdir", "mkdirat"), init=init)
     assert container.seccomp_listener is None
     container.start()
     call = supervisor.receive(container.seccomp_listener)
@@ -61,13 +61,13 @@ def test_a_system_call_is_answered_in_the_kernels_place(create: Any, init: bool)
 
 
 def test_it_may_fail_or_go_on(create: Any) -> None:
-    container = create("mkdir /tmp/a; mkdir /tmp/b; ls /tmp", notify("mkdir", "mkdirat"))
+    container = create("mkdir /dev/shm/a; mkdir /dev/shm/b; ls /dev/shm", notify("mkdir", "mkdirat"))
     container.start()
     supervisor.answer(container.seccomp_listener, supervisor.receive(container.seccomp_listener), errno=28)
     supervisor.go_on(container.seccomp_listener, supervisor.receive(container.seccomp_listener))
     out, err = container.communicate(timeout=20)
     assert out == b"b\n"
-    assert b"/tmp/a" in err and b"No space" in err
+    assert b"/dev/shm/a" in err and b"No space" in err
 
 
 @pytest.mark.parametrize("init", [False, True])
@@ -94,7 +94,7 @@ def test_the_execution_itself_may_wait(create: Any, init: bool) -> None:
 def test_an_executed_process_has_one_of_its_own(create: Any) -> None:
     container = create("sleep 1000", notify("mkdir", "mkdirat"))
     container.start()
-    with container.exec(["mkdir", "/tmp/x"], stderr=PIPE) as process:
+    with container.exec(["mkdir", "/dev/shm/x"], stderr=PIPE) as process:
         supervisor.answer(process.seccomp_listener, supervisor.receive(process.seccomp_listener), errno=28)
         assert b"No space" in process.communicate(timeout=20)[1]
 
@@ -127,7 +127,7 @@ class Agent:
 def test_an_agent_gets_it(create: Any, tmp_path: Path) -> None:
     agent = Agent(tmp_path / "agent", errno=28)
     profile = notify("mkdir", "mkdirat", listenerPath=str(tmp_path / "agent"), listenerMetadata="of ours")
-    container = create("mkdir /tmp/x", profile, annotations={"a": "b"})
+    container = create("mkdir /dev/shm/x", profile, annotations={"a": "b"})
     container.start()
     assert container.seccomp_listener is None
     pid = container.pid
