@@ -51,6 +51,7 @@ _REMEDIES = {
     ("chdir", errno.ENOENT): "make the working directory in the rootfs, or set another cwd",
     ("chdir", errno.ENOTDIR): "set cwd to a directory",
     ("chdir", errno.EACCES): "the user may not enter the working directory: set another cwd or user",
+    ("bind", errno.EINVAL): "the kernel does not take these attributes, or this propagation, of the source",
     ("bind", errno.ENOTDIR): "source and destination must both be directories, or both not",
     ("rlimit", errno.EPERM): "a hard limit above the caller's own needs CAP_SYS_RESOURCE: ask for less",
     ("capabilities", errno.EPERM): "the caller lacks a capability that was asked for",

@@ -56,10 +56,12 @@ static int copy_data(int from, int to, uint64_t size)
         long data = sys3(__NR_lseek, from, at, SEEK_DATA), hole = (long)size;
         if (data == -ENXIO) /* nothing but a hole */
             return 0;
-        if (data < 0)
+        if (data == -EINVAL)
             data = (long)at; /* a file system that cannot tell */
-        else
+        else if (data >= 0)
             hole = sys3(__NR_lseek, from, data, SEEK_HOLE);
+        if (data < 0 || hole < 0)
+            return (int)(data < 0 ? data : hole);
         result = sys3(__NR_lseek, from, data, SEEK_SET);
         if (result >= 0)
             result = sys3(__NR_lseek, to, data, SEEK_SET);

@@ -9,7 +9,7 @@
 #include <linux/memfd.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
-#include <linux/time.h>
+#include <linux/time_types.h>
 #include <linux/wait.h>
 
 #include "signals.h"
@@ -33,13 +33,11 @@ static int state_file(const char *state, uint32_t length)
         return fd;
     long n = sys3(__NR_write, fd, state, length);
     if (n == (long)length)
-        n = sys3(__NR_write, fd, end, size);
-    if (n > 0)
-        n = sys3(__NR_lseek, fd, 0, 0 /* SEEK_SET */);
-    if (n >= 0)
+        n = sys3(__NR_write, fd, end, length = (uint32_t)size);
+    if (n == (long)length && (n = sys3(__NR_lseek, fd, 0, 0 /* SEEK_SET */)) == 0)
         return fd;
     sys1(__NR_close, fd);
-    return (int)n;
+    return n < 0 ? (int)n : -EIO;
 }
 
 /* A hook in the container's root comes from there: what confines the command holds for it too. Earlier there is nothing
@@ -84,39 +82,29 @@ static int start(struct launcher *l, struct hook *hook)
     return failure;
 }
 
-static uint64_t milliseconds_now(void)
-{
-    struct __kernel_timespec now = {0};
-    sys2(__NR_clock_gettime, CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 /* Until the hook has ended; keep the beginning of what it says. 0, -ETIMEDOUT, or -ECANCELED when the caller is gone:
  * then there is nobody to run for. */
 static int await_end(const struct hook *hook, char *text, size_t space)
 {
-    uint64_t deadline = hook->timeout ? milliseconds_now() + hook->timeout * 1000 : 0;
+    struct __kernel_timespec left = {.tv_sec = (int64_t)hook->timeout}; /* the kernel keeps it up to date */
     struct pollfd polled[] = {{.fd = hook->pidfd, .events = POLLIN},
                               {.fd = ED_CONTROL_FD},
                               {.fd = hook->output, .events = POLLIN}};
     size_t said = 0;
     for (;;) {
-        uint64_t now = hook->timeout ? milliseconds_now() : 0;
-        if (now > deadline)
-            return -ETIMEDOUT;
-        struct __kernel_timespec left = {.tv_sec = (int64_t)(deadline - now) / 1000,
-                                         .tv_nsec = (int64_t)((deadline - now) % 1000 * 1000000)};
         long ready = sys5(__NR_ppoll, polled, 3, hook->timeout ? &left : NULL, NULL, 0);
         if (ready == -EINTR)
             continue;
-        if (ready < 0)
-            return (int)ready;
+        if (ready <= 0)
+            return ready < 0 ? (int)ready : -ETIMEDOUT;
         if (polled[2].revents & POLLIN) {
             char scrap[4096];
             int keep = said < space - 1;
             long n = sys3(__NR_read, hook->output, keep ? text + said : scrap, keep ? space - 1 - said : sizeof scrap);
             said += keep && n > 0 ? (size_t)n : 0;
             text[said] = 0;
+            if (n <= 0)
+                polled[2].fd = -1;
         } else if (polled[2].revents)
             polled[2].fd = -1; /* it has closed its output */
         if (polled[0].revents)
@@ -132,8 +120,11 @@ static int run(struct launcher *l, struct hook *hook)
     int status = 0, result = await_end(hook, said, sizeof said);
     if (result < 0)
         sys2(__NR_kill, -hook->pid, SIGKILL); /* it leads a session; what left that ends with the container */
-    while (sys4(__NR_wait4, hook->pid, &status, __WALL, NULL) == -EINTR)
+    long ended;
+    while ((ended = sys4(__NR_wait4, hook->pid, &status, __WALL, NULL)) == -EINTR)
         ;
+    if (result >= 0 && ended < 0)
+        result = (int)ended;
     if (result < 0 || !status)
         return result;
     int number = status & 0x7f;
