@@ -21,7 +21,7 @@ from cffi import FFI
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "execdrivers" / "launcher" / "c"
 LAUNCHER = [
-    "launcher.c", "mounts.c", "copy.c", "system.c", "process.c", "attributes.c", "apparmor.c", "landlock.c",
+    "launcher.c", "paths.c", "mounts.c", "copy.c", "system.c", "process.c", "attributes.c", "apparmor.c", "landlock.c",
     "seccomp.c", "hooks.c", "exec.c",
 ]  # fmt: skip
 

@@ -9,7 +9,7 @@
 void *memset(void *to, int byte, size_t n);
 void *memcpy(void *restrict to, const void *restrict from, size_t n);
 
-/* A mount made by the plan: what lies below its path is reached from it, not through the root (mounts.c). */
+/* A mount made by the plan: what lies below its path is reached from it, not through the root (paths.c). */
 struct ground {
     const char *path;
     size_t length;
@@ -52,8 +52,14 @@ int receive_stdio(int fds[3]);
 /* A filter may make even this fail; then a trap ends us, whatever it forbids. */
 __attribute__((noreturn)) void end_process(int code);
 
-/* mounts.c */
+/* paths.c */
+int open_below(int directory, const char *path, uint64_t flags, uint64_t resolve);
+int open_inside(const struct launcher *l, const char *path, uint64_t flags);
+int open_parent(const struct launcher *l, const char *path, const char **name);
 int open_destination(const struct launcher *l, const char *path, int directory);
+int keep_ground(struct launcher *l, int mount, const char *path);
+void forget_grounds(struct launcher *l, const char *path);
+/* mounts.c */
 int make_mount(struct launcher *l, const char *type, const char *source, struct args *options, uint64_t attributes);
 int set_attributes(int fd, int recursive, uint64_t set, uint64_t clear, uint64_t propagation);
 int attach(struct launcher *l, int mount, int destination, const char *path);

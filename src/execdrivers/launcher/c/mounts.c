@@ -1,11 +1,4 @@
-/* Operations on mounts and on the container's tree.
- *
- * A path inside the root-to-be is resolved with openat2(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS) and used by descriptor
- * from then on, so that no symbolic link of a hostile rootfs, however it is swapped meanwhile, leads outside.
- *
- * A mount goes along when the directory below it is renamed, which whoever shares the rootfs can do from another mount
- * namespace. So what is to be masked in /proc is not looked for at /proc, where a decoy may lie for a moment, but in
- * the very mount that was made there: its ground. */
+/* Operations on mounts and on the container's tree. Paths in it are opened by paths.c. */
 #include "launcher.h"
 
 #include <linux/fcntl.h>
@@ -18,117 +11,6 @@
 #define UMOUNT_DETACH 2
 #define DEV(major, minor) \
     (((minor) & 0xff) | (((major) & 0xfff) << 8) | (((minor) & ~0xffULL) << 12) | (((major) & ~0xfffULL) << 32))
-
-static int open_below(int directory, const char *path, uint64_t flags, uint64_t resolve)
-{
-    while (*path == '/')
-        path++;
-    struct open_how how = {.flags = flags | O_CLOEXEC, .resolve = resolve | RESOLVE_NO_MAGICLINKS};
-    long fd;
-    do /* EAGAIN: somebody renamed along the path; the kernel cannot tell whether it stayed inside */
-        fd = sys4(__NR_openat2, directory, *path ? path : ".", &how, sizeof how);
-    while (fd == -EAGAIN || fd == -EINTR);
-    return (int)fd;
-}
-
-/* Whether a path is another one or lies below it. */
-static int is_at_or_below(const char *path, const char *above, size_t length)
-{
-    for (size_t i = 0; i < length; i++)
-        if (path[i] != above[i])
-            return 0;
-    return path[length] == 0 || path[length] == '/';
-}
-
-static const struct ground *ground_of(const struct launcher *l, const char *path)
-{
-    for (uint32_t i = 0; i < l->ground_count; i++)
-        if (is_at_or_below(path, l->grounds[i].path, l->grounds[i].length))
-            return &l->grounds[i];
-    return NULL;
-}
-
-static int open_inside(const struct launcher *l, const char *path, uint64_t flags)
-{
-    const struct ground *ground = ground_of(l, path);
-    int fd = ground ? open_below(ground->fd, path + ground->length, flags, RESOLVE_BENEATH) : -EXDEV;
-    /* A link from one mount to another, such as /dev/core, is followed from the root. */
-    return fd == -EXDEV ? open_below(l->root, path, flags, RESOLVE_IN_ROOT) : fd;
-}
-
-/* A new mount covers those at and below its path: they are no ground any more. */
-static void forget_grounds(struct launcher *l, const char *path)
-{
-    size_t length = text_length(path);
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < l->ground_count; i++)
-        if (is_at_or_below(l->grounds[i].path, path, length))
-            close_fd(&l->grounds[i].fd);
-        else
-            l->grounds[kept++] = l->grounds[i];
-    l->ground_count = kept;
-}
-
-/* Split "/a/b/c" into the directory "/a/b" (opened, made where missing) and the name "c". */
-static int open_parent(const struct launcher *l, const char *path, const char **name)
-{
-    char prefix[4096];
-    size_t length = text_length(path), slash = length;
-    if (length >= sizeof prefix)
-        return -ENAMETOOLONG;
-    while (slash && path[slash - 1] != '/')
-        slash--;
-    *name = path + slash;
-    if (!**name)
-        return -EINVAL;
-    int directory = open_inside(l, "/", O_PATH | O_DIRECTORY);
-    for (size_t at = 0; at < slash && directory >= 0;) {
-        while (at < slash && path[at] == '/')
-            at++;
-        size_t end = at;
-        while (end < slash && path[end] != '/')
-            end++;
-        if (end == at)
-            break;
-        memcpy(prefix, path, end);
-        prefix[end] = 0;
-        int next = open_inside(l, prefix, O_PATH | O_DIRECTORY);
-        if (next == -ENOENT) {
-            long made = sys3(__NR_mkdirat, directory, prefix + at, 0755);
-            /* NOFOLLOW: what is there now must be the directory just made, not a link put in its place. */
-            next = made < 0 && made != -EEXIST
-                       ? (int)made
-                       : open_below(directory, prefix + at, O_PATH | O_DIRECTORY | O_NOFOLLOW, RESOLVE_BENEATH);
-        }
-        close_fd(&directory);
-        directory = next;
-        at = end;
-    }
-    return directory;
-}
-
-/* The destination of a mount, made where missing: a directory, or an empty file. */
-int open_destination(const struct launcher *l, const char *path, int directory)
-{
-    int fd = open_inside(l, path, O_PATH);
-    if (fd != -ENOENT)
-        return fd;
-    const char *name;
-    scoped_fd parent = open_parent(l, path, &name);
-    if (parent < 0)
-        return parent;
-    long made;
-    if (directory)
-        made = sys3(__NR_mkdirat, parent, name, 0755);
-    else {
-        made = sys4(__NR_openat, parent, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644);
-        if (made >= 0)
-            sys1(__NR_close, made);
-    }
-    if (made < 0 && made != -EEXIST)
-        return (int)made;
-    return open_below(parent, name, O_PATH | O_NOFOLLOW, RESOLVE_BENEATH);
-}
 
 static int file_mode(int fd)
 {
@@ -165,23 +47,11 @@ static int move_onto(int mount, int destination)
     return (int)sys5(__NR_move_mount, mount, "", destination, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
 }
 
-/* Mount onto what was opened as the path, and make it a ground, unless it lies on one. */
+/* Mount onto what was opened as the path. */
 int attach(struct launcher *l, int mount, int destination, const char *path)
 {
-    long result = move_onto(mount, destination);
-    if (result < 0)
-        return (int)result;
-    forget_grounds(l, path);
-    if (ground_of(l, path))
-        return 0;
-    if (l->ground_count == sizeof l->grounds / sizeof *l->grounds) {
-        note(l, "too many mounts on the root itself");
-        return -E2BIG;
-    }
-    result = sys3(__NR_fcntl, mount, F_DUPFD_CLOEXEC, 0);
-    if (result >= 0)
-        l->grounds[l->ground_count++] = (struct ground){path, text_length(path), (int)result};
-    return result < 0 ? (int)result : 0;
+    int result = move_onto(mount, destination);
+    return result < 0 ? result : keep_ground(l, mount, path);
 }
 
 static int clone_tree(int directory, const char *path, int recursive)
