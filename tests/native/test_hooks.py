@@ -177,6 +177,18 @@ def test_an_interrupted_launch_leaves_no_hook(engine: Engine, rootfs: Path, tmp_
     engine.delete("left", force=True)
 
 
+def test_in_a_user_namespace(engine: Engine, own_rootfs: Path) -> None:
+    """Those in the container are its root, which does not get to the container's directory on the host."""
+    mapping = [{"container_id": 0, "host_id": 100_000, "size": 1000}]
+    inside = shell('[ "$(id -u)" = 0 ] && grep -q 100000 /proc/self/uid_map', env={"PATH": "/bin:/usr/bin"})
+    outside = shell("grep -q 4294967295 /proc/self/uid_map && [ -e config.json ]", env={"PATH": "/bin:/usr/bin"})
+    for place in (own_rootfs, *own_rootfs.parents):
+        place.chmod(place.stat().st_mode | 0o055)
+    wanted = spec(own_rootfs, create_runtime=[outside], create_container=[inside], start_container=[inside])
+    wanted = wanted.replace(namespaces={"user": "private"}, uid_mappings=mapping, gid_mappings=mapping)
+    assert engine.run(wanted, driver="native").returncode == 0
+
+
 def test_without_privilege(tmp_path: Path) -> None:
     """An ordinary user's hooks run as the user; the one before pivot_root has the container's privileges."""
     program = (

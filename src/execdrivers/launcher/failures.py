@@ -110,7 +110,7 @@ def hook_error(point: str, path: str, problem: str, number: int = 0) -> LaunchEr
 
 def _failed_hook(step: Operation, number: int, detail: str) -> LaunchError:
     """One that the launcher runs (c/hooks.c)."""
-    point, path, timeout = step.args[0], step.args[1], step.args[5]
+    point, path, timeout = step.args[0], step.args[1], step.args[4]
     if number == errno.EREMOTEIO:
         return hook_error(point, path, detail)
     if number == errno.ETIMEDOUT:

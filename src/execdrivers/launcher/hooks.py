@@ -47,10 +47,8 @@ class HookPoints:
     def inside(self, point: str) -> Iterator[Operation]:
         """Those that the launcher runs, as operations. It tells them the pid as it is in the container."""
         state = self._state(point)[:-1] + ', "pid": '
-        # Before pivot_root the host's tree is there still, though in the container's own mount namespace.
-        directory = "/" if point == "start_container" else self.bundle
         for hook in getattr(self.hooks, point):
-            yield operation("hook", point, *_command(hook), directory, hook.timeout or 0, state)
+            yield operation("hook", point, *_command(hook), hook.timeout or 0, state)
 
     def run(self, point: str, pid: int | None = None) -> None:
         """Run those that run on the host, one after the other; ``pid`` is the container's first process.

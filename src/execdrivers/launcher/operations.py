@@ -249,7 +249,7 @@ _SCHEMA: dict[str, tuple[int, str]] = {
     "io_priority": (lib.ED_OP_IO_PRIORITY, "class:io_class priority:int"),
     "affinity": (lib.ED_OP_AFFINITY, "processors:cpus"),
     "personality": (lib.ED_OP_PERSONALITY, "domain:personality"),
-    "hook": (lib.ED_OP_HOOK, "point:str path:str args:strs env:strs directory:str timeout:int state:str"),
+    "hook": (lib.ED_OP_HOOK, "point:str path:str args:strs env:strs timeout:int state:str"),
     "copy_up": (lib.ED_OP_COPY_UP, "source:str destination:str set:attrs whole:bool options:strs"),
     "sync": (lib.ED_OP_SYNC, "point:str"),
     "apparmor": (lib.ED_OP_APPARMOR, "profile:str"),

@@ -15,7 +15,7 @@
 #include "signals.h"
 
 struct hook {
-    const char *path, **argv, **envp, *directory;
+    const char *path, **argv, **envp;
     uint64_t timeout; /* seconds; 0: none */
     int input, output;
     long pid;
@@ -63,8 +63,8 @@ static int start(struct launcher *l, struct hook *hook)
             result = sys3(__NR_dup3, fd ? hook->output : hook->input, fd, 0);
         if (result >= 0)
             result = sys3(__NR_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC);
-        if (result >= 0)
-            result = sys1(__NR_chdir, hook->directory);
+        if (result >= 0) /* a container's user may not get to its bundle on the host */
+            result = sys1(__NR_chdir, "/");
         default_signals();
         if (result >= 0)
             result = confine_as_command(l);
@@ -146,7 +146,6 @@ int op_hook(struct launcher *l, struct args *args)
     hook.path = arg_str(args, NULL);
     hook.argv = string_list(args);
     hook.envp = string_list(args);
-    hook.directory = arg_str(args, NULL);
     hook.timeout = arg_int(args);
     const char *state = arg_str(args, &length);
     if (args->bad || !hook.argv || !hook.envp)

@@ -72,7 +72,7 @@ enum ed_op {
     ED_OP_CLOCKS,        /* enter the time namespace that was unshared: its offsets are fixed from here on */
     ED_OP_ROOT_TREE,     /* descriptor: mounts that the caller has taken hold of become the root-to-be */
     ED_OP_ATTACH,        /* descriptor, destination: such mounts at a place in the container */
-    ED_OP_HOOK,          /* point, path, args, env, directory, timeout, state: run a command of the spec's hooks; the state,
+    ED_OP_HOOK,          /* point, path, args, env, timeout, state: run a command of the spec's hooks; the state,
                             JSON but for the pid and the closing brace, is its input; seconds, 0: any */
     ED_OP_COPY_UP,       /* source, destination, set, whole, options: a tmpfs with a copy of what it covers; the mode and
                             owner of its root too */
