@@ -57,7 +57,7 @@ def refused(told: str, area: str) -> int:
 @pytest.mark.timeout(400)
 def test_with_one_id(ordinary: tuple[str, ...], home: Path) -> None:
     """Those areas where other ids, or the lack of them, make a difference."""
-    told = conformance(home, *ordinary, only="Users or Exec or Capabilities or Filesystem or Mounts or Namespaces")
+    told = conformance(home, *ordinary, only="TestUsers or TestExec or TestCapabilities or TestExit or TestHandle")
     assert refused(told, "Users") > 0  # groups are, and other users
 
 
