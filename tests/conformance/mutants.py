@@ -89,6 +89,7 @@ forgets("IgnoresEnvironment", "TestEnvironment::test_values_arrive_as_given", "e
 forgets("IgnoresReadonly", "TestFilesystem::test_readonly", "readonly")
 forgets("IgnoresHostname", "TestNamespaces::test_hostname", "hostname")
 forgets("IgnoresRlimits", "TestProcess::test_limits_as_the_host_sees_them", "rlimits")
+forgets("IgnoresSeccomp", "TestSeccomp::test_by_profile", "seccomp")
 forgets("IgnoresMounts", "TestMounts::test_tmpfs", "mounts")
 forgets("IgnoresInit", "TestInit::test_signal_by_itself", "init")
 forgets("IgnoresSysctls", "TestNamespaces::test_sysctl", "sysctls")

@@ -34,6 +34,7 @@ AREAS = {
     "TestUsers": "users",
     "TestCapabilities": "capabilities",
     "TestProcess": "process",
+    "TestSeccomp": "seccomp",
     "TestInit": "init",
     "TestFilesystem": "filesystem",
     "TestMounts": "mounts",

@@ -1,4 +1,4 @@
-"""What a spec says of the process besides its user: limits, scheduling, scores, filters, labels."""
+"""What a spec says of the process besides its user: limits, scheduling, scores, labels."""
 
 from __future__ import annotations
 
@@ -33,11 +33,6 @@ _LIMITS = {
     "RTTIME": (1000, 2000),
     "SIGPENDING": (50, 100),
     "STACK": (1 << 20, 1 << 22),
-}
-
-_EPERM_ON_MKDIR = {
-    "defaultAction": "SCMP_ACT_ALLOW",
-    "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
 }
 
 
@@ -167,28 +162,7 @@ class TestProcess(Kit):
     def test_affinity_is_the_callers_otherwise(self) -> None:
         assert set(self.by_default()["cpus"]) <= os.sched_getaffinity(0)
 
-    # --- filters and labels
-
-    @needs("seccomp", asked={"seccomp": _EPERM_ON_MKDIR})
-    def test_system_calls_are_filtered_by_default(self) -> None:
-        assert self.by_default()["seccomp"] == 2
-        # keyctl(KEYCTL_GET_KEYRING_ID), bpf, and others that Docker's profile denies.
-        assert self.attempt("unshare", str(0x10000000)).errno == "EPERM"
-
-    @needs("seccomp")
-    def test_system_calls_by_profile(self) -> None:
-        attempts = self.attempts("mkdir /tmp/new", "write /tmp/file x", seccomp=_EPERM_ON_MKDIR)
-        assert [attempt.errno for attempt in attempts] == ["EPERM", ""]
-
-    @needs("seccomp")
-    def test_system_calls_by_profile_with_another_errno(self) -> None:
-        rule = {**_EPERM_ON_MKDIR["syscalls"][0], "errnoRet": 38}  # type: ignore[dict-item]
-        profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}
-        assert self.attempt("mkdir", "/tmp/new", seccomp=profile).errno == "ENOSYS"
-
-    @needs("seccomp", asked={"seccomp": _EPERM_ON_MKDIR})
-    def test_unconfined(self) -> None:
-        assert self.report(seccomp="unconfined")["seccomp"] == 0
+    # --- labels
 
     @needs("apparmor")
     def test_apparmor_profile(self) -> None:
