@@ -67,7 +67,7 @@ class OciDriver(Driver):
         if found and found.name == "runc":
             reasons |= _RUNC_HOOKS
         if found and not found.shares_mounts:
-            reasons["TestMounts::test_propagation[rshared]"] = "crun makes all mounts private: refused"
+            reasons["TestMountOptions::test_propagation[rshared]"] = "crun makes all mounts private: refused"
         if found and not found.keeps_tmpfs_mode:
             reasons["TestMounts::test_tmpfs"] = "runc before 1.1.9 keeps the mode of what a tmpfs covers: refused"
         return reasons

@@ -38,6 +38,7 @@ AREAS = {
     "TestInit": "init",
     "TestFilesystem": "filesystem",
     "TestMounts": "mounts",
+    "TestMountOptions": "mount_options",
     "TestDevices": "devices",
     "TestNamespaces": "namespaces",
     "TestIds": "ids",
