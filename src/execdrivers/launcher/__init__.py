@@ -1,6 +1,6 @@
 """The launcher: a small program that executes a plan and then becomes the command. For drivers.
 
-It is freestanding (10 KB, no libc), lives in sealed memfds, and inherits nothing of the caller but the descriptors it
+It is freestanding (20 KB, no libc), lives in sealed memfds, and inherits nothing of the caller but the descriptors it
 is given. A driver uses it as the first process of its containers, and so gets, whatever makes the container:
 
 - a plan as data (`operation`, `process_operations`), which people can read and tests compare;
