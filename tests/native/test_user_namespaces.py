@@ -148,6 +148,16 @@ def test_one_that_is_its_own_already_stays_so(engine: Engine, mapped_rootfs: Pat
     assert out(engine, "touch /new; stat -c %u /new /etc/passwd", mapped_rootfs, ephemeral=True, **MAPPED) == ["0", "0"]
 
 
+@pytest.mark.parametrize("options", [{}, {"ephemeral": True}, {"namespaces": {"uts": "/proc/self/ns/uts"}}])
+def test_no_descriptor_of_what_it_is_made_of(
+    engine: Engine, mapped_rootfs: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    mounts = [{"type": "bind", "source": str(tmp_path), "destination": f"/mnt/{n}"} for n in range(3)]
+    container = started(engine, mapped_rootfs, mounts=mounts, **options, **MAPPED)
+    assert sorted(os.listdir(f"/proc/{container.pid}/fd")) == ["0", "1", "2"]
+    container.delete(force=True)
+
+
 def test_the_hosts_root_without_a_rootfs(engine: Engine) -> None:
     script = "id -u; touch /tmp/x; stat -c %u /tmp/x; stat -c %U /etc/passwd; touch /etc/x 2>/dev/null || echo no"
     seen = out(engine, script, None, namespaces={"user": "private"})

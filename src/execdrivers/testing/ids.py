@@ -51,6 +51,12 @@ class TestIds(Kit):
         assert not {int(group) for group in status["Groups"].split()} - {BASE, BASE + 10}
         assert self.report(**options)["uid"] == [0, 0, 0]
 
+    @needs(*_MAPPED, "mount.bind")
+    def test_no_descriptors_but_stdio(self) -> None:
+        mount = {"type": "bind", "source": str(self.tmp), "destination": "/data"}
+        container = self.start_ready(**self.mapped(), mounts=[mount])
+        assert sorted(os.listdir(f"/proc/{self.first_process(container)}/fd")) == ["0", "1", "2"]
+
     @needs(*_MAPPED, "user")
     def test_another_user(self) -> None:
         options = {**self.mapped(), "user": "1000:1001"}

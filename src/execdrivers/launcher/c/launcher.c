@@ -5,6 +5,7 @@
 #include "freestanding.h"
 #include "launcher.h"
 
+#include <linux/close_range.h>
 #include <linux/fcntl.h>
 #include <linux/mman.h>
 #include <asm/stat.h>
@@ -278,6 +279,9 @@ __attribute__((noreturn, used)) void launcher_main(void)
     size_t size = 0;
     int result = (int)sys3(__NR_fcntl, ED_CONTROL_FD, F_SETFD, FD_CLOEXEC);
     sys1(__NR_umask, 022); /* not the caller's */
+    /* What else we are given is for us alone: the command must not find the mounts and namespaces that it is made of. */
+    if (result == 0)
+        result = (int)sys3(__NR_close_range, ED_LAUNCHER_FD + 1, ~0U, CLOSE_RANGE_CLOEXEC);
     if (result == 0)
         result = map_plan(&plan, &size);
     if (result == 0)
