@@ -155,6 +155,17 @@ def test_an_ordinary_user_is_told_what_takes_privilege() -> None:
 # --- keyrings
 
 
+def test_a_keyring_counts_against_who_started_the_container() -> None:
+    """Containers with the same mappings have one user on the host, who may have 200 keys: kernel.keys.maxkeys."""
+    mapping = [{"container_id": 0, "host_id": 100_000, "size": 1000}]
+    fields: dict[str, Any] = {"namespaces": {"user": "private"}, "uid_mappings": mapping, "gid_mappings": mapping}
+    spec = ContainerSpec.build(["true"], user="0:0", **fields)
+    compiled = compile.compile(spec, "box", ROOT)
+    for operations in (compiled.operations, compile.compile_exec(spec, "box", ROOT, compiled.guarantees)):
+        names = [item.name for item in operations]
+        assert names.index("keyring") < names.index("identity")
+
+
 def calls(*lines: str) -> list[str]:
     """A command that evaluates expressions with ``keyctl`` and prints the results as JSON."""
     return [PYTHON, "-c", KEYCTL + f"print(json.dumps([{', '.join(lines)}]))"]

@@ -157,9 +157,9 @@ class _Compiler:
             *([operation("unshare", soon)] if soon else []),
             *self._clocks(),
             *([] if self.outside else oom_score(self.spec)),
+            operation("keyring"),  # while we are who started us: ids of namespaces soon have as many keys as they may
             *self._root_of_namespace(),
             operation("session"),
-            operation("keyring"),
             *self._names(),
             *self._sysctls(),
             *self._root(),

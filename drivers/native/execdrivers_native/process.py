@@ -60,9 +60,9 @@ def compile_exec(spec: ContainerSpec, id: str, host: Host, guarantees: Mapping[s
         operation("join", kinds, joining_capabilities(spec, user)),
         operation("channel"),
         *confine(_profile_of_more(guarantees, host), spec.selinux_label),
+        operation("keyring"),
         *become(identity, groups=groups),
         operation("session"),
-        operation("keyring"),
         *process(spec, user, id, host, confined="user" in kinds, groups=groups, first=False),
     )
 
