@@ -176,6 +176,18 @@ def test_rules_change_while_it_runs(ruled: Engine, rootfs: Path, form: str) -> N
         assert answer() == b"opened\n"
 
 
+def test_in_a_user_namespace(ruled: Engine, rootfs: Path) -> None:
+    """There the nodes are the host's own, some of which anybody may open."""
+    if not os.path.exists("/dev/fuse") or os.stat("/dev/fuse").st_mode & 0o006 != 0o006:
+        pytest.skip("needs a /dev/fuse that anybody may open")
+    mappings = [{"container_id": 0, "host_id": 100_000, "size": 1000}]
+    options: dict[str, Any] = {"uid_mappings": mappings, "gid_mappings": mappings, "ephemeral": True}
+    options["mounts"] = [{"type": "bind", "source": "/dev", "destination": "/dev", "options": ["rbind"]}]
+    script = f"{opens('/dev/fuse')}; echo >/dev/null"
+    assert "Operation not permitted" in sh(ruled, script, rootfs, **options)
+    assert sh(ruled, script, rootfs, resources={"devices": []}, **options) == "opened\n"
+
+
 def test_rules_come_with_an_update(ruled: Engine, rootfs: Path) -> None:
     """One that had none gets them, and its nodes stay open."""
     spec = ContainerSpec(["sleep", "60"], rootfs=str(rootfs), init=True)
