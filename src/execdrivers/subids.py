@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Range", "free_range", "granted", "tool", "user_name"]
+__all__ = ["Range", "free_range", "granted", "tool", "tool_problem", "user_name"]
 
 _FILES = {"uid": "/etc/subuid", "gid": "/etc/subgid"}
 #: The first of the ids that systemd sets apart for containers (its documentation, "Users, Groups, UIDs and GIDs").
@@ -77,3 +78,30 @@ def tool(kind: str) -> str | None:
         if directory.startswith("/") and os.access(path, os.X_OK):
             return path
     return None
+
+
+def tool_problem(kind: str, ranges: Sequence[Range]) -> tuple[str, str] | None:
+    """Why the tool cannot give these ids, which are granted, and what would fix it; None: it can."""
+    path = tool(kind)
+    if path is None:
+        return f"new{kind}map is not installed", "install uidmap (shadow-utils)"
+    if _no_new_privileges():
+        return f"no_new_privs is set, which keeps new{kind}map from its rights", "start the calling program without it"
+    if os.statvfs(path).f_flag & os.ST_NOSUID:
+        return f"{path} lies on a file system that is mounted nosuid", "mount it without"
+    if not os.stat(path).st_mode & stat.S_ISUID and "security.capability" not in os.listxattr(path):
+        return f"{path} has no rights of its own", f"as root: chmod u+s {path}"
+    if not all(any(own.start <= r.start and r.end <= own.end for own in _own(kind)) for r in ranges):
+        reason = f"the calling program's own user namespace does not have the ids that /etc/sub{kind} grants"
+        return reason, f"grant ids of /proc/self/{kind}_map"
+    return None
+
+
+def _no_new_privileges() -> bool:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        return any(line.startswith("NoNewPrivs:") and line.split()[1] == "1" for line in file)
+
+
+def _own(kind: str) -> list[Range]:
+    with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
+        return [Range(int(inside), int(size)) for inside, _, size in map(str.split, file)]

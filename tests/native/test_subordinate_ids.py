@@ -225,3 +225,15 @@ def test_without_the_tools(run: Run) -> None:
         ],
         ["groups", "newuidmap is not installed", "install uidmap (shadow-utils)"],
     ]
+
+
+def test_where_the_tools_have_no_rights_there_is_one_id(run: Run) -> None:
+    """As in a service with NoNewPrivileges: what works without subordinate ids works all the same."""
+    assert run(
+        """
+        import ctypes
+        ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+        problem = execdrivers.Registry().probe("native").missing["groups"]
+        result = [out("cat /proc/self/uid_map")[2], problem.reason]
+        """
+    ) == ["1", "no_new_privs is set, which keeps newuidmap from its rights"]

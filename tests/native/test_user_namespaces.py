@@ -316,6 +316,7 @@ def granted(monkeypatch: pytest.MonkeyPatch, *ranges: Range) -> None:
 
     monkeypatch.setattr(subids, "granted", lambda kind, user: ranges)
     monkeypatch.setattr(subids, "tool", lambda kind: f"/usr/bin/new{kind}map")
+    monkeypatch.setattr(subids, "tool_problem", lambda kind, ranges: None)
     monkeypatch.setattr(subids, "user_name", lambda uid: "eve")
 
 

@@ -126,11 +126,12 @@ def several_problem(host: Host) -> tuple[str, str] | None:
     if name == str(host.uid):
         return f"uid {name} has no account, and newuidmap(1) serves none without", f"useradd --uid {name} NAME"
     for kind in ("uid", "gid"):
-        if not subids.tool(kind):
-            return f"new{kind}map is not installed", "install uidmap (shadow-utils)"
-        if not subids.granted(kind, host.uid):
+        ranges = subids.granted(kind, host.uid)
+        if not ranges and subids.tool(kind):
             reason = f"/etc/sub{kind} grants user {name} no subordinate ids"
             return reason, f"as root: usermod --add-sub{kind}s 100000-165535 {name}"
+        if problem := subids.tool_problem(kind, ranges):
+            return problem
     return None
 
 
