@@ -25,7 +25,7 @@ __all__ = ["BubblewrapDriver", "BubblewrapHandle"]
 _FEATURES = frozenset(
     """
     rootfs rootfs.host rootfs.readonly masked-paths readonly-paths devices
-    mount.bind mount.tmpfs mount.proc mount.sysfs mount.devpts mount.mqueue mount.recursive mount.propagation
+    mount.bind mount.tmpfs mount.proc mount.sysfs mount.devpts mount.mqueue mount.recursive
     namespace.pid namespace.mount namespace.uts namespace.ipc namespace.network namespace.cgroup
     namespace.host.uts namespace.host.ipc namespace.host.network namespace.host.cgroup namespace.host.user
     namespace.host.time network.none network.host hostname
@@ -33,6 +33,7 @@ _FEATURES = frozenset(
     pids exec pause update signal kill-all recover
     """.split()
 )
+_PROPAGATION = Problem("bwrap cuts what it binds off from the host's later mounts")
 #: Seconds that bwrap may take, on a busy machine, for what it does in milliseconds.
 _TIMEOUT = 30.0
 
@@ -58,6 +59,7 @@ class BubblewrapDriver(Driver):
             return Probe(available=False, version=__version__, problems=(problem,))
         limits = cgroups.features(self.layout)
         missing = {feature: problem for feature, problem in limits.items() if problem}
+        missing["mount.propagation"] = _PROPAGATION
         features = (_FEATURES | limits.keys()) - missing.keys()
         facts = {"bwrap": shutil.which("bwrap")}
         return Probe(available=True, version=__version__, features=features, missing=missing, facts=facts)

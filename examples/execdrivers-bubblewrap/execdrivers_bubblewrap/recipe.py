@@ -24,6 +24,7 @@ from execdrivers.launcher import (
     capability_sets,
     check_capabilities,
     filesystems,
+    joining_capabilities,
     operation,
     process_operations,
 )
@@ -120,7 +121,8 @@ def joining(spec: ContainerSpec, id: str, namespaces: Sequence[str]) -> tuple[Op
     """The plan of one more process, for a launcher that is started outside."""
     user = users.resolve(spec.user, spec.rootfs, spec.additional_gids)
     process = _process(spec, user, id, first=False)
-    return (operation("join", tuple(namespaces)), operation("channel"), operation("session"), *process)
+    joined = operation("join", tuple(namespaces), joining_capabilities(spec, user))
+    return (joined, operation("channel"), operation("session"), *process)
 
 
 def _process(spec: ContainerSpec, user: users.User, id: str, *, first: bool = True) -> Iterator[Operation]:
