@@ -244,7 +244,7 @@ SPECS: dict[str, Case] = {
     "all-private": Case({"namespaces": dict.fromkeys(_HOST_NAMESPACES, "private")}),
     "time-host": Case({"namespaces": {"time": "host", "user": "host"}}),
     "mount-host": Case({"namespaces": {"mount": "host"}}),
-    "network-joined": Case({"namespaces": {"network": "/proc/1/ns/net"}}),
+    "network-joined": Case({"namespaces": {"network": f"/proc/{os.getpid()}/ns/net"}}),
     "user-mappings": Case(_MAPPED),
     "time-offsets": Case({"time_offsets": {"boottime": {"secs": 1000}}}),
     "sysctls": Case(
