@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import pwd
 import subprocess
 import sys
 import tempfile
@@ -15,53 +14,46 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.needs("root", "busybox", "setpriv", "newuidmap")
+pytestmark = pytest.mark.needs("root", "busybox", "setpriv", "unshare", "newuidmap")
 
-#: An account of every Debian that nobody uses, and ids that nobody else has.
-NAME, START = "games", 1_900_000_000
-FILES = ("/etc/subuid", "/etc/subgid")
+NAME, UID, GID, START = "ordinary", 4321, 4322, 1_900_000_000
 
-
-@pytest.fixture(scope="module")
-def granted() -> Iterator[None]:
-    """The ids, for as long as the tests take."""
-    line = f"{NAME}:{START}:65536\n"
-    made = [path for path in FILES if not os.path.exists(path)]
-    for path in FILES:
-        with open(path, "a") as file:
-            file.write(line)
-    yield
-    for path in FILES:
-        text = Path(path).read_text().replace(line, "", 1)
-        if text or path not in made:
-            Path(path).write_text(text)
-        else:
-            os.unlink(path)
-
+#: In a mount namespace of its own, where the user has an account and ids; then whatever was asked for, as that user.
+_GRANTED = f"""
+for file in passwd subuid subgid; do
+    cat /etc/$file >$0/$file || :
+done
+echo {NAME}:x:{UID}:{GID}::/:/bin/sh >>$0/passwd
+echo {NAME}:{START}:65536 | tee -a $0/subuid >>$0/subgid
+for file in passwd subuid subgid; do
+    mount --bind $0/$file /etc/$file
+done
+exec setpriv --reuid={UID} --regid={GID} --clear-groups "$@"
+"""
 
 Run = Callable[[str], Any]
 
 
 @pytest.fixture
-def run(granted: None, ordinary: tuple[str, ...], rootfs: Path) -> Iterator[Run]:
+def run(ordinary: tuple[str, ...], rootfs: Path) -> Iterator[Run]:
     """Has that user run a few lines of Python, with ``out(script, **fields)`` for what a container prints; gives what
     they leave in ``result``."""
-    user = pwd.getpwnam(NAME)
     # Not below pytest's own directory, which each pytest of root's closes to others.
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         place = Path(name)
         place.chmod(0o755)
-        (place / "state").mkdir()
-        os.chown(place / "state", user.pw_uid, user.pw_gid)
+        for directory in ("state", "etc"):
+            (place / directory).mkdir()
+        os.chown(place / "state", UID, GID)
         subprocess.run(["cp", "-a", rootfs, place / "rootfs"], check=True)
-        yield functools.partial(_run, place, user)
+        yield functools.partial(_run, place)
 
 
-def _run(place: Path, user: pwd.struct_passwd, lines: str) -> Any:
+def _run(place: Path, lines: str) -> Any:
     prelude = f"""if True:
         import execdrivers, json, os
         from execdrivers import PIPE, ContainerSpec, Engine
-        rootfs, own, base = {str(place / "rootfs")!r}, {user.pw_uid}, {START}
+        rootfs, own, base = {str(place / "rootfs")!r}, {UID}, {START}
         engine = Engine(root={str(place / "state")!r})
         def out(script, rootfs=rootfs, **fields):
             done = engine.run(["sh", "-c", script], rootfs=rootfs, driver="native", capture_output=True, text=True,
@@ -69,7 +61,7 @@ def _run(place: Path, user: pwd.struct_passwd, lines: str) -> Any:
             assert (done.returncode, done.stderr) == (0, ""), done
             return done.stdout.split()
     """
-    words = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    words = ["unshare", "--mount", "sh", "-ec", _GRANTED, str(place / "etc")]
 
     program = prelude + lines + "\n        engine.close()\n        print(json.dumps(result))"
     environment = {"PATH": os.environ["PATH"], "HOME": "/tmp"}
@@ -86,7 +78,7 @@ def test_root_is_the_user_and_others_are_subordinate(run: Run) -> None:
         script = "cat /proc/self/uid_map; id -u; touch /dev/shm/x; chown 5:6 /dev/shm/x; stat -c %u:%g /dev/shm/x"
         result = out(script)
         """
-    ) == [*f"0 {pwd.getpwnam(NAME).pw_uid} 1 1 {START} 65535".split(), "0", "5:6"]
+    ) == [*f"0 {UID} 1 1 {START} 65535".split(), "0", "5:6"]
 
 
 def test_another_user_with_groups(run: Run) -> None:
@@ -98,7 +90,7 @@ def test_another_user_with_groups(run: Run) -> None:
 
 
 def test_in_the_hosts_root_users_are_who_they_are(run: Run) -> None:
-    own = str(pwd.getpwnam(NAME).pw_uid)
+    own = str(UID)
     assert run(
         """
         result = [*out("id -u; wc -l </proc/self/uid_map", rootfs=None),
@@ -219,8 +211,7 @@ def test_without_the_tools(run: Run) -> None:
         "1",
         [
             "uid_mappings",
-            "takes newuidmap, which is not installed: without privilege one id alone can be mapped, "
-            + str(pwd.getpwnam(NAME).pw_uid),
+            "takes newuidmap, which is not installed: without privilege one id alone can be mapped, " + str(UID),
             "install uidmap (shadow-utils)",
         ],
         ["groups", "newuidmap is not installed", "install uidmap (shadow-utils)"],
