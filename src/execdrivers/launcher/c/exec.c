@@ -117,9 +117,9 @@ static int run_under_init(struct launcher *l, const char **candidates, const cha
     sys5(__NR_prctl, PR_SET_NAME, "init", 0, 0, 0);
     /* Nothing inside may look into or trace us. */
     sys5(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
-    send_message(l, ED_STARTED, 0, -1);
     if (l->filter)
         confine_init();
+    send_message(l, ED_STARTED, 0, -1);
     int status = reap(command);
     send_message(l, ED_EXITED, status, -1);
     /* The message carries the truth; the code is for those who cannot read it. */
