@@ -25,11 +25,16 @@ class Call(NamedTuple):
     args: tuple[int, ...]
 
 
-def receive(listener: int, timeout: float = 20.0) -> Call:
-    """The next one."""
+def waits(listener: int, timeout: float) -> bool:
+    """Whether one comes; False too when all that could make one have ended, and have been reaped."""
     poll = select.poll()
     poll.register(listener, select.POLLIN)
-    assert poll.poll(1000 * timeout), "no system call came"
+    return any(events & select.POLLIN for _, events in poll.poll(1000 * timeout))
+
+
+def receive(listener: int, timeout: float = 20.0) -> Call:
+    """The next one."""
+    assert waits(listener, timeout), "no system call came"
     buffer = bytearray(_NOTIFICATION.size)
     fcntl.ioctl(listener, _RECEIVE, buffer)
     identity, pid, _, number, _, _, *args = _NOTIFICATION.unpack(buffer)
