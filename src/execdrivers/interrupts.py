@@ -3,7 +3,7 @@
 Python runs a signal's handler in the main thread between any two instructions. One that raises (``KeyboardInterrupt``)
 there would leave a cgroup that was made and not noted, a descriptor opened and not stored. So the handlers stand back
 while a container is made, changed or freed, and run when that is done, or where nothing is half done (`heard`). What
-hangs can be interrupted nevertheless: two seconds later, or by a second interrupt.
+hangs can be interrupted nevertheless: five seconds later, or by a second interrupt.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["deferred", "deferring", "heard", "whole"]
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGINT)
 
 #: Seconds that an interrupt waits at the most. What is to be done whole takes milliseconds, unless it hangs.
-PATIENCE = 2.0
+PATIENCE = 5.0
 
 P = ParamSpec("P")
 T = TypeVar("T")

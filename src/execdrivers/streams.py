@@ -207,6 +207,7 @@ class Reader:
         else:
             self.close()
 
+    @interrupts.deferring
     def close(self) -> None:
         """Close it: a container that still writes gets SIGPIPE. May be called twice."""
         fd, self.fd = self.fd, -1

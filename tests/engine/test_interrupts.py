@@ -32,7 +32,8 @@ COUNT = int(os.environ.get("EXECDRIVERS_INTERRUPTS", "25"))
 
 
 @pytest.fixture(autouse=True)
-def handler() -> Iterator[None]:
+def handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("execdrivers.interrupts.PATIENCE", 100)  # tracing takes its time, all the more on a busy machine
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
