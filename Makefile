@@ -4,7 +4,7 @@ PY := .venv/bin/python
 # What depends on the kernel at hand; the rest is the same everywhere.
 VM_TESTS := tests/launcher tests/native tests/conformance/test_native.py
 
-.PHONY: help run test test-vm lint types bench matrix compare setup clean
+.PHONY: help run test test-vm lint types bench matrix compare fuzz faults setup clean
 
 help:
 	@echo "make run    run a contained process and show what it sees, next to the host"
@@ -14,6 +14,8 @@ help:
 	@echo "make types  mypy --strict"
 	@echo "make matrix docs/drivers.md, from a run of the conformance kit on every driver (as root)"
 	@echo "make compare the table in docs/security.md: what is in reach beside docker, podman and bubblewrap (as root)"
+	@echo "make fuzz   libFuzzer on the launcher, ten minutes unless FUZZ_SECONDS says otherwise"
+	@echo "make faults docs/faults.md: the launcher's system calls and its caller's fail in turn (as root)"
 	@echo "make bench  launch times and how they depend on the caller's memory"
 	@echo "make clean  remove .venv and everything built"
 
@@ -44,6 +46,14 @@ types: setup
 compare:
 	@tools/setup compare
 	@$(PY) tools/compare-isolation
+
+fuzz:
+	@tools/setup test
+	@$(PY) -m tests.fuzz
+
+faults:
+	@tools/setup test
+	@$(PY) -m tests.faults
 
 bench: setup
 	@$(PY) -m benchmarks $(ARGS)

@@ -33,7 +33,9 @@ COUNT = int(os.environ.get("EXECDRIVERS_INTERRUPTS", "25"))
 
 @pytest.fixture(autouse=True)
 def handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("execdrivers.interrupts.PATIENCE", 100)  # tracing takes its time, all the more on a busy machine
+    monkeypatch.setattr(
+        "execdrivers.interrupts.PATIENCE", 100
+    )  # tracing takes its time, all the more on a busy machine
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

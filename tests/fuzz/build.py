@@ -13,7 +13,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parents[1] / "src"
-CORPUS = HERE / "corpus"
+#: Inputs that libFuzzer has found worth keeping; `make fuzz` adds to them.
+CORPUS = HERE / "corpus.zip"
 
 _FLAGS = [
     "-std=gnu11", "-g", "-O1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all", "-DEXECDRIVERS_SIMULATED",
@@ -21,9 +22,9 @@ _FLAGS = [
 ]  # fmt: skip
 
 
-def build(program: Path, compiler: str = "gcc") -> None:
+def build(program: Path, compiler: str = "gcc", source: Path = SOURCE) -> None:
     """With gcc a program that runs files, with clang libFuzzer's; both under ASan and UBSan."""
-    package = runpy.run_path(str(SOURCE / "build_launcher.py"), run_name="launcher")
+    package = runpy.run_path(str(source / "build_launcher.py"), run_name="launcher")
     sanitizers = "address,undefined,fuzzer" if "clang" in compiler else "address,undefined"
     common = [compiler, *_FLAGS, f"-fsanitize={sanitizers}", f"-I{package['SOURCES']}"]
     objects = []
