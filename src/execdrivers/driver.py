@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
@@ -122,12 +122,16 @@ class CreateRequest:
 
     ``directory`` is the container's own directory in the store: the driver may keep files below it; the engine removes
     it after `Handle.delete`.
+
+    ``intend`` records a `Handle.state` of what is about to be made: when the program is killed before `Driver.create`
+    has returned, `Driver.recover` is given it, to delete what there is of it. Raises `StoreError`.
     """
 
     id: str
     spec: ContainerSpec
     stdio: Stdio
     directory: str
+    intend: Callable[[Mapping[str, Any]], object] = lambda state: None
 
 
 @attrs.frozen(kw_only=True)

@@ -317,7 +317,11 @@ class Engine:
             raise
         handle = None
         try:
-            request = CreateRequest(id=entry.id, spec=spec, stdio=wiring.stdio, directory=entry.path)
+
+            def intend(state: Mapping[str, Any]) -> None:
+                entry.write(Record(id=entry.id, driver=chosen.name, handle=state))
+
+            request = CreateRequest(id=entry.id, spec=spec, stdio=wiring.stdio, directory=entry.path, intend=intend)
             handle = chosen.create(request)
             created = time.time()
             record = Record(

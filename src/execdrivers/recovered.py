@@ -118,8 +118,8 @@ class Recovered(Container):
         with entry:
             record = self._look()
             if record is None or record.handle is None:
-                # Its maker has cleaned up, or never came to make it. Somebody else may use the name by now, so the
-                # driver is not to touch what goes by it.
+                # Its maker has cleaned up, or made nothing that outlives him. Somebody else may use the name by now, so
+                # the driver is not to touch what goes by it.
                 self._release_handle()
                 self._freed = True
             if record is None:

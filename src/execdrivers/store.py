@@ -85,14 +85,20 @@ class Entry:
     def __enter__(self) -> Entry:
         """Lock it against other programs; waits. Does nothing when it is locked already."""
         if not self._locked:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            self._flock(fcntl.LOCK_EX)
             self._locked = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._locked:
             self._locked = False
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            self._flock(fcntl.LOCK_UN)
+
+    def _flock(self, operation: int) -> None:
+        try:
+            fcntl.flock(self._fd, operation)
+        except OSError as error:
+            raise _failed("lock", self.path, error) from error
 
     def lock_now(self) -> bool:
         """Lock it unless somebody else has; whether that was so."""
@@ -236,7 +242,7 @@ class Store:
                 continue  # removed before it was locked
             except OSError as error:
                 os.rmdir(path)
-                raise _failed("open", path, error) from error
+                raise error if isinstance(error, StoreError) else _failed("open", path, error) from error
             if not entry.gone:
                 return entry
             entry.close()

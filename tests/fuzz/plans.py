@@ -30,7 +30,7 @@ SPECS: dict[str, dict[str, Any]] = {
             {"type": "bind", "source": "/etc", "destination": "/host/etc", "options": ["rbind", "ro", "noatime"]},
             {"type": "tmpfs", "destination": "/data", "options": ["size=1m", "mode=1777", "nosuid"]},
         ],
-        "devices": ["/dev/full"],
+        "devices": [{"path": "/dev/mine", "type": "c", "major": 1, "minor": 7}],
         "readonly": True,
         "masked_paths": ["/proc/kcore", "/etc"],
         "readonly_paths": ["/proc/sys", "/bin"],

@@ -58,7 +58,12 @@ def test_what_the_fuzzer_has_kept(launcher: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "sound", "faulty", "finding"),
     [
-        ("exec.c", "    if (result < 0)\n        return result;\n    if (init)", "    (void)result;\n    if (init)", "executed although"),
+        (
+            "exec.c",
+            "    if (result < 0)\n        return result;\n    if (init)",
+            "    (void)result;\n    if (init)",
+            "executed although",
+        ),
         ("launcher.c", "args->end - args->at < 8", "args->end - args->at < 1", "heap-buffer-overflow"),
     ],
     ids=["a failure passed over", "a read past the end"],

@@ -12,7 +12,7 @@ from execdrivers.cgroups import CgroupDir, devices
 from execdrivers.driver import CreateRequest, Driver, Plan, Probe, Problem
 from execdrivers.launcher import landlock_features
 from execdrivers_native import host, ids
-from execdrivers_native.compile import compile
+from execdrivers_native.compile import NativePlan, compile
 from execdrivers_native.handle import NativeHandle
 from execdrivers_native.start import Start
 
@@ -124,6 +124,8 @@ class NativeDriver(Driver):
         try:
             if hooks:
                 hooks.write_bundle(request.spec)
+            if compiled.cgroups:
+                request.intend(_intended(request, compiled, self.host))
             made = cgroups.create(compiled.cgroups)
             start = Start(compiled, made, seccomp.agent(request.spec, request.id, request.directory))
             handle = NativeHandle(
@@ -174,3 +176,17 @@ def _selinux_problem() -> Problem | None:
         return None
     reason = "the kernel has no SELinux, or it is off"
     return Problem(reason, "boot a kernel that has it with selinux=1 security=selinux, and load a policy")
+
+
+def _intended(request: CreateRequest, compiled: NativePlan, host: host.Host) -> Mapping[str, Any]:
+    """The state of a container of which there is nothing yet but, perhaps, some of its cgroups."""
+    handle = NativeHandle(
+        id=request.id,
+        directory=request.directory,
+        host=host,
+        made=compiled.cgroups,
+        cgroups_path=request.spec.cgroups_path,
+        nodes=(),
+        guarantees=compiled.guarantees,
+    )
+    return handle.state()

@@ -217,17 +217,31 @@ class NativeHandle(Handle):
     def _extend(self, operation: str, wanted: Sequence[CgroupDir]) -> None:
         """Bring these cgroups into force, with all processes in them."""
         before = self._cgroups()
-        made = cgroups.extend(before, wanted, operation=operation)
+        later, known = before[len(self._made) :], {cgroup.path for cgroup in before}
+        fresh = [cgroup for cgroup in wanted if cgroup.path not in known]
+        if fresh:  # noted before they are made, so that they are found whatever becomes of us
+            self._note_later((*later, *fresh))
+        try:
+            made = cgroups.extend(before, wanted, operation=operation)
+        except BaseException:
+            self._note_later(later)
+            raise
         if not made:
             return
-        later = [attrs.asdict(cgroup) for cgroup in (*before[len(self._made) :], *made)]
-        with open(f"{self._later}.new", "w", encoding="ascii") as file:
-            json.dump(later, file)
-        os.rename(f"{self._later}.new", self._later)
+        self._note_later((*later, *made))
         assert self.pid is not None
         first = self.pid
         # In a pid namespace that is shared its cgroups alone tell which processes are the container's.
         cgroups.move(made, lambda: cgroups.processes(before) if before else _in_pid_namespace(first))
+
+    def _note_later(self, made: Sequence[CgroupDir]) -> None:
+        if made:
+            with open(f"{self._later}.new", "w", encoding="ascii") as file:
+                json.dump([attrs.asdict(cgroup) for cgroup in made], file)
+            os.rename(f"{self._later}.new", self._later)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._later)
 
     def state(self) -> Mapping[str, Any]:
         return {

@@ -360,14 +360,16 @@ def _exists(cgroup: CgroupDir) -> bool:
 def remove(cgroups: Sequence[CgroupDir]) -> None:
     """Remove the directories, those that a container has made below, and empty ones that were made on the way to them.
 
-    Gone already is fine; what is dying is waited for, up to two seconds.
+    Gone already is fine; what is dying is waited for, up to two seconds. One without inode was about to be made, and
+    may be another's of the same name: then it goes only if it is empty.
     """
-    for cgroup in filter(_exists, cgroups):
-        _remove(cgroup.path)
-        _remove_above(cgroup)
+    for cgroup in cgroups:
+        if not cgroup.inode or _exists(cgroup):
+            _remove(cgroup.path, below=bool(cgroup.inode))
+            _remove_above(cgroup)
 
 
-def _remove(path: str) -> None:
+def _remove(path: str, *, below: bool = True) -> None:
     pause = 0.0005
     while True:
         try:
@@ -377,8 +379,8 @@ def _remove(path: str) -> None:
         except OSError as error:
             if error.errno != errno.EBUSY or pause > 1:
                 raise
-        for below in _below(path):
-            _remove(below)
+        for inner in _below(path) if below else ():
+            _remove(inner)
         # A killed process is still on its way out; the kernel tells nobody when it is through.
         time.sleep(pause)
         pause *= 2

@@ -119,7 +119,8 @@ static int run_under_init(struct launcher *l, const char **candidates, const cha
     sys5(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
     if (l->filter)
         confine_init();
-    send_message(l, ED_STARTED, 0, -1);
+    if (send_message(l, ED_STARTED, 0, -1) < 0)
+        sys1(__NR_close, ED_CONTROL_FD); /* which says it too */
     int status = reap(command);
     send_message(l, ED_EXITED, status, -1);
     /* The message carries the truth; the code is for those who cannot read it. */

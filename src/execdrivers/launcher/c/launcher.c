@@ -142,6 +142,8 @@ int await_go(void)
     do
         n = sys3(__NR_read, ED_CONTROL_FD, &message, sizeof message);
     while (n == -EINTR);
+    if (n < 0 && n != -ECONNRESET)
+        return (int)n;
     return n == sizeof message && message.kind == ED_GO ? 0 : -ECANCELED;
 }
 

@@ -297,7 +297,10 @@ int op_device(struct launcher *l, struct args *args)
     if (node < 0)
         return node;
     /* It gets a mount on which devices work, so it must be no other node, put in its place by who shares the rootfs. */
-    if (is_node(node, mode, major, minor) != 1) {
+    int same = is_node(node, mode, major, minor);
+    if (same < 0)
+        return same;
+    if (!same) {
         note(l, "another file took its place");
         return -EBUSY;
     }
@@ -337,7 +340,10 @@ int op_mask(struct launcher *l, struct args *args)
     scoped_fd null = clone_tree(AT_FDCWD, "/dev/null", 0);
     if (null < 0)
         return null;
-    if (is_null_device(null) != 1) {
+    int is_null = is_null_device(null);
+    if (is_null < 0)
+        return is_null;
+    if (!is_null) {
         note(l, "the host's /dev/null is not the null device");
         return -ENODEV;
     }

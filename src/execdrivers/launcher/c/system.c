@@ -72,8 +72,9 @@ int op_channel(struct launcher *l, struct args *args)
     long result = sys4(__NR_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair);
     if (result < 0)
         return (int)result;
-    send_message(l, ED_CHANNEL, 0, pair[0]);
-    result = sys3(__NR_dup3, pair[1], ED_CONTROL_FD, O_CLOEXEC);
+    result = send_message(l, ED_CHANNEL, 0, pair[0]);
+    if (result >= 0)
+        result = sys3(__NR_dup3, pair[1], ED_CONTROL_FD, O_CLOEXEC);
     close_fd(&pair[0]);
     close_fd(&pair[1]);
     if (result >= 0)
