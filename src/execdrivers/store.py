@@ -237,12 +237,18 @@ class Store:
             except OSError as error:
                 raise _failed("make", path, error) from error
             try:
-                entry = Entry(name, path).__enter__()
+                entry = Entry(name, path)
             except FileNotFoundError:
                 continue  # removed before it was locked
             except OSError as error:
                 os.rmdir(path)
-                raise error if isinstance(error, StoreError) else _failed("open", path, error) from error
+                raise _failed("open", path, error) from error
+            try:
+                entry.__enter__()
+            except StoreError:
+                entry.close()
+                os.rmdir(path)
+                raise
             if not entry.gone:
                 return entry
             entry.close()

@@ -53,7 +53,7 @@ def everything(laboratory: Laboratory) -> Iterator[tuple[str, Fault]]:
         for call, at, error in laboratory.faults(plan):
             yield "launcher", laboratory.fail(plan, call, at, error)
     callers = Callers(laboratory)
-    for plan in ("default", "limits", "ephemeral", "terminal", "init"):
+    for plan in ("default", "limits", "terminal"):
         for index in range(len(callers.operations(plan))):
             yield "killed", callers.kill_after(plan, index)
     for call, at in callers.calls("limits"):
@@ -103,7 +103,7 @@ def page(faults: Iterable[tuple[str, Fault]]) -> str:
         "",
         f"## The calling program killed: {len(kinds['killed'])} times",
         "",
-        "Behind each operation of five plans, and at its own system calls.",
+        "Behind each operation of three plans, and at its own system calls.",
         "",
         "| plan | killed | findings |",
         "|---|---|---|",

@@ -86,7 +86,7 @@ class Laboratory:
         """One launch of the plan in which that call fails."""
         before = Snapshot()
         step, finding = "", ""
-        with Tracer(call, at, error).active(further=plan == "exec"):
+        with Tracer(call, at, error).active(further=plan == "exec") as tracer:
             try:
                 seen = self._look(plan)
             except ExecDriverError as refused:
@@ -95,6 +95,8 @@ class Laboratory:
                 finding = f"{type(raised).__name__}: {raised}"
             else:
                 step, finding = "(none)", self._compare(plan, seen)
+        if tracer.late:
+            finding = ""
         return Fault(plan, call, at, error, step, "; ".join([*filter(None, [finding]), *self.left(before)]))
 
     def _judge(self, refused: ExecDriverError, error: str) -> tuple[str, str]:

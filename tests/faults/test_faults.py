@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,8 +58,10 @@ def test_resources_are_used_up(laboratory: Laboratory) -> None:
 
 def test_findings_are_found(laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
     """What would be left behind, and what would not be told, by a driver that does not clean up."""
-    monkeypatch.setattr("execdrivers_native.handle.NativeHandle.delete", lambda self: self.close())
     laboratory.learn("limits")
+    monkeypatch.setattr("execdrivers_native.handle.NativeHandle.delete", lambda self: self.close())
     fault = laboratory.fail("limits", "pivot_root", 1, "EBUSY")
+    for path in sorted(re.findall(r"cgroup (/\S+?)(?:;|$)", fault.finding), reverse=True):
+        os.rmdir(path)
     assert fault.step == "pivot"
     assert "left behind: cgroup" in fault.finding
