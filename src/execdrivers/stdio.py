@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from execdrivers.driver import Stdio
-from execdrivers.errors import SpecError
+from execdrivers.errors import LaunchError, SpecError
 from execdrivers.streams import END_OF_INPUT, Reader, Source, Writer
 
 if TYPE_CHECKING:
@@ -140,13 +140,17 @@ class Wiring:
 
 
 def connect(stdin: Input, stdout: Output, stderr: Output, *, tty: bool) -> Wiring:
-    """Make what the container needs of what the caller gave. Raises `SpecError`; nothing is left open then."""
+    """Make what the container needs of what the caller gave. Raises `SpecError`, and `LaunchError` when descriptors are
+    used up; nothing is left open then."""
     wiring = Wiring()
     try:
         if tty:
             wiring._expect_terminal(stdin, stdout, stderr)
         else:
             wiring._open(stdin, stdout, stderr)
+    except OSError as error:
+        wiring.close()
+        raise LaunchError(f"stdio: {error.strerror}", step="stdio", errno=error.errno or 0) from error
     except BaseException:
         wiring.close()
         raise

@@ -195,9 +195,12 @@ class Callers:
         if pid == 0:
             os.close(begin[1])
             os.close(tell[0])
-            os.read(begin[0], 1)
-            os.close(begin[0])
-            _attempt(program, tell[1])
+            try:
+                before = set(os.listdir("/proc/self/fd"))
+                os.read(begin[0], 1)
+                _attempt(program, tell[1], before)
+            finally:
+                os._exit(1)
         os.close(begin[0])
         os.close(tell[1])
         if inject:
@@ -219,9 +222,8 @@ class Callers:
         return pid, told
 
 
-def _attempt(program: Callable[[], object], tell: int) -> None:
-    """Run it and tell what came of it; no return."""
-    before = set(os.listdir("/proc/self/fd"))
+def _attempt(program: Callable[[], object], tell: int, before: set[str]) -> None:
+    """Run it and tell what came of it, and which descriptors it has left besides those before."""
     outcome: dict[str, Any] = {"error": "", "step": ""}
     try:
         program()
@@ -232,9 +234,11 @@ def _attempt(program: Callable[[], object], tell: int) -> None:
             "step": getattr(error, "step", "") or getattr(error, "operation", ""),
         }
     resource.setrlimit(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)[1:] * 2)
-    outcome["descriptors"] = sorted(set(os.listdir("/proc/self/fd")) - before)
+    with contextlib.suppress(OSError):
+        outcome["descriptors"] = sorted(set(os.listdir("/proc/self/fd")) - before)
+    if "descriptors" not in outcome:  # the fault hit us
+        outcome["descriptors"] = sorted(set(os.listdir("/proc/self/fd")) - before)
     os.write(tell, json.dumps(outcome).encode())
-    os._exit(0)
 
 
 def _die() -> None:

@@ -27,10 +27,10 @@ _LOOK = """
 id; hostname; pwd; umask; ulimit -n; env | sort; grep -E '^(Cap|NoNew|Seccomp:)' /proc/self/status
 for kind in cgroup ipc mnt net pid uts user; do readlink /proc/self/ns/$kind; done
 cut -d' ' -f4- /proc/self/mountinfo; cat /proc/self/cgroup; ls -ln /dev; ls /proc/self/fd | wc -w
-[ /proc/self/fd/0 -ef /dev/null ] && echo null; wc -c </proc/keys; cat /proc/self/oom_score_adj
+[ /proc/self/fd/0 -ef /dev/null ] && echo null; cat /proc/self/oom_score_adj
 """
 #: Of one call that is made many times (signals, capabilities) so many are tried.
-_EACH = 6
+_EACH = 3
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -79,6 +79,8 @@ class Laboratory:
             if count > _EACH:
                 places = sorted({1 + round(i * (count - 1) / (_EACH - 1)) for i in range(_EACH)})
             for at in places:
+                if call == "read" and at == 1:
+                    continue  # by which the launcher waits for strace
                 for error in plausible(call):
                     yield call, at, error
 
@@ -169,6 +171,7 @@ class Laboratory:
 
     def _normal(self, id: str, output: bytes) -> str:
         text = output.decode(errors="replace").replace(id, "ID").replace("\r", "")
+        text = re.sub(r"^.*/pytest-of-.*\n", "", text, flags=re.MULTILINE)  # the host's, by tests that run beside this
         text = re.sub(r"\b(shared|master):\d+", r"\1", text)
         text = re.sub(r"^(\S+\s+){5}(.*:\d\d) ", "", text, flags=re.MULTILINE)
         return re.sub(

@@ -96,9 +96,9 @@ class Tracer:
         # Until the command is executed: what it does then is its own business.
         command = ["strace", "-f", "-b", "execve", "-qqq", "-o", name, *inject, "-p", str(pid)]
         self._processes.append((subprocess.Popen(command, stderr=subprocess.DEVNULL), Path(name)))
-        while f"TracerPid:\t{self._processes[-1][0].pid}\n" not in Path(f"/proc/{pid}/status").read_text():
+        while f"TracerPid:\t{self._processes[-1][0].pid}\n" not in _status(pid):
             if self._processes[-1][0].poll() is not None:
-                raise RuntimeError("strace ended")
+                return  # the very first call failed, and the launcher has left
 
     def _collect(self) -> None:
         for process, log in self._processes:
@@ -115,6 +115,13 @@ class Tracer:
         for pid in self.calls:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+
+
+def _status(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return ""  # it has ended
 
 
 def number(name: str) -> int:
