@@ -238,7 +238,11 @@ def _attempt(program: Callable[[], object], tell: int, before: set[str]) -> None
         outcome["descriptors"] = sorted(set(os.listdir("/proc/self/fd")) - before)
     if "descriptors" not in outcome:  # the fault hit us
         outcome["descriptors"] = sorted(set(os.listdir("/proc/self/fd")) - before)
-    os.write(tell, json.dumps(outcome).encode())
+    text = json.dumps(outcome).encode()
+    try:
+        os.write(tell, text)
+    except OSError:
+        os.write(tell, text)  # the fault hit us
 
 
 def _die() -> None:
