@@ -299,7 +299,7 @@ class _Renderer:
             self._file_system(mount, spot, field)
         self.covered[spot.path] = mount
         if _is_dev(mount):
-            self.operations.extend(filesystems.standard_devices(rootless=False))
+            self.operations.extend(filesystems.standard_devices(self.spec, rootless=False))
 
     def _cover(self) -> None:
         """LXC starts from a procfs, and makes links in /dev: it gets its own for that, over what is there."""

@@ -377,7 +377,7 @@ class _Compiler:
             else:
                 yield from filesystems.mount(mount, nodev=self.nodev, rootless=self.confined)
             if self._is_dev(mount):
-                yield from filesystems.standard_devices(rootless=self.confined)
+                yield from filesystems.standard_devices(self.spec, rootless=self.confined)
         for index, device in enumerate(self.spec.devices):
             if self.confined:
                 rootfs.check_device(device, f"devices[{index}]")

@@ -93,7 +93,7 @@ def make(spec: ContainerSpec, id: str, layout: cgroups.Layout, *, cgroup: str = 
             at_hand = attrs.evolve(mount, source=sources[mount]) if mount in sources else mount
             yield from filesystems.mount(at_hand, nodev=True, rootless=False)
             if mount.destination == "/dev" and mount.type == "tmpfs":
-                yield from filesystems.standard_devices(rootless=False)
+                yield from filesystems.standard_devices(spec, rootless=False)
         for node in spec.devices:
             yield filesystems.device(node, rootless=False)
         yield operation("set_attributes", "/dev", 0, ("nodev",), (), "")  # what mknod(2) makes there is dead

@@ -123,11 +123,18 @@ def cgroup_mounts(given: Mount, own: Sequence[CgroupDir], *, v1: bool, nodev: bo
     return result
 
 
-@lru_cache(maxsize=2)
-def standard_devices(*, rootless: bool) -> tuple[Operation, ...]:
-    """What every container finds in /dev: OCI runtime spec, config-linux, default devices."""
-    nodes = [device(node, rootless=rootless) for node in defaults.DEVICES]
-    links = [operation("symlink", target, path) for path, target in defaults.DEV_LINKS.items()]
+def standard_devices(spec: ContainerSpec, *, rootless: bool) -> tuple[Operation, ...]:
+    """What every container finds in /dev: OCI runtime spec, config-linux, default devices.
+
+    Those whose place a device of the spec's takes are left out.
+    """
+    return _standard_devices(frozenset(node.path for node in spec.devices), rootless)
+
+
+@lru_cache(maxsize=64)
+def _standard_devices(taken: frozenset[str], rootless: bool) -> tuple[Operation, ...]:
+    nodes = [device(node, rootless=rootless) for node in defaults.DEVICES if node.path not in taken]
+    links = [operation("symlink", target, path) for path, target in defaults.DEV_LINKS.items() if path not in taken]
     return (*nodes, *links)
 
 

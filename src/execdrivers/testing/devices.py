@@ -87,6 +87,12 @@ class TestDevices(Kit):
         assert self.attempt("read", "/dev/mine", "2", devices=devices).result == "\0\0"
 
     @needs("devices")
+    def test_a_node_of_the_spec_in_the_place_of_a_standard_one(self) -> None:
+        devices = [{"path": "/dev/full", "type": "c", "major": 1, "minor": 5, "file_mode": 0o600}]
+        node = self.report(devices=devices)["dev"]["full"]
+        assert (node["major"], node["minor"], node["mode"]) == (1, 5, 0o600)
+
+    @needs("devices")
     def test_a_fifo_of_the_spec(self) -> None:
         node = self.report(devices=[{"path": "/dev/pipe", "type": "p", "file_mode": 0o600}])["dev"]["pipe"]
         assert stat.S_ISFIFO(node["type"])
