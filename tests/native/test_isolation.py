@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -241,7 +242,7 @@ def test_bind_mounts(engine: Engine, own_rootfs: Path, tmp_path: Path) -> None:
 
 
 def test_mounts_do_not_travel_between_host_and_container(engine: Engine, rootfs: Path) -> None:
-    options = {"capabilities": {"add": ["SYS_ADMIN"]}}
+    options: dict[str, Any] = {"capabilities": {"add": ["SYS_ADMIN"]}, "apparmor_profile": "unconfined"}
     before = Path("/proc/self/mountinfo").read_text()
     assert out(engine, "mount -t tmpfs none /tmp && mount | grep -c ' /tmp '", rootfs, **options) == "1"
     assert Path("/proc/self/mountinfo").read_text() == before

@@ -43,6 +43,7 @@ _SEVERAL = ("groups", "other-users")
 _TIME = ("namespace.time", "time-offsets")
 #: What takes libseccomp.
 _SECCOMP = ("seccomp", "seccomp.notify")
+_OWN_MOUNTS = Problem("a container's root is made of mounts of its own", "use driver 'chroot'")
 
 
 class NativeDriver(Driver):
@@ -60,7 +61,7 @@ class NativeDriver(Driver):
     def probe(self) -> Probe:
         facts = self.host
         features = set(_ALWAYS)
-        missing: dict[str, Problem] = {}
+        missing = {"namespace.host.mount": _OWN_MOUNTS}
         if facts.privileged:
             features |= _PRIVILEGED
         else:
