@@ -94,15 +94,15 @@ def test_block_io(start: Start) -> None:
 
 
 def test_a_disk_is_throttled(engine: Engine, rootfs: Path, tmp_path: Path) -> None:
-    """3 MB at 10 MB a second take 0.2 s at least; the disk itself does more than 100 MB a second."""
+    """5 MB at 5 MB a second take 0.8 s but for the kernel's first slice; the disk itself takes less than 0.1."""
     need("cgroup.block-io")
     number = os.stat(tmp_path).st_dev
     disk = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
     if not disk.exists() or (disk / "partition").exists():
         pytest.skip("needs a directory that is on a whole disk")
-    (tmp_path / "data").write_bytes(os.urandom(3 << 20))
+    (tmp_path / "data").write_bytes(os.urandom(5 << 20))
     os.sync()
-    device = {"major": os.major(number), "minor": os.minor(number), "rate": "10M"}
+    device = {"major": os.major(number), "minor": os.minor(number), "rate": "5M"}
     done = engine.run(
         ["sh", "-c", "time -p dd if=/mnt/data of=/dev/null bs=1M iflag=direct"],
         rootfs=rootfs, driver="native", capture_output=True, text=True,
@@ -110,7 +110,7 @@ def test_a_disk_is_throttled(engine: Engine, rootfs: Path, tmp_path: Path) -> No
         mounts=[{"type": "bind", "source": str(tmp_path), "destination": "/mnt", "options": ["ro"]}],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert float(done.stderr.split("real")[1].split()[0]) > 0.15, done.stderr
+    assert float(done.stderr.split("real")[1].split()[0]) > 0.4, done.stderr
 
 
 def test_huge_pages(start: Start) -> None:
