@@ -27,14 +27,14 @@ def test_quick_run_reports_ratios(tmp_path: Path) -> None:
 
 @pytest.mark.needs("root", "busybox")
 def test_the_floor_isolates_as_the_driver_does(tmp_path: Path, rootfs: Path) -> None:
-    """Same namespaces private, same capabilities, same mounts: else the comparison would flatter one of the two."""
+    """Same namespaces private, same capabilities, filters, mounts: else the comparison would flatter one of the two."""
     from benchmarks import floor
 
     import execdrivers
 
     built = floor.build(tmp_path)
     script = (
-        "grep -E 'Cap|NoNew' /proc/self/status; ls -A /dev | sort; cut -d' ' -f5 /proc/self/mountinfo | sort;"
+        "grep -E 'Cap|NoNew|Seccomp' /proc/self/status; ls -A /dev | sort; cut -d' ' -f5 /proc/self/mountinfo | sort;"
         "for n in pid mnt uts ipc net cgroup; do readlink /proc/self/ns/$n; done"
     )
     raw = subprocess.run([*built, "1", rootfs, "/bin/sh", "-c", script], check=True, capture_output=True, text=True)

@@ -6,6 +6,8 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
+from execdrivers import ContainerSpec, defaults, seccomp
+
 __all__ = ["build", "rounds"]
 
 _HERE = Path(__file__).resolve().parent
@@ -21,8 +23,18 @@ def build(directory: Path) -> tuple[Path, Path]:
     program, launcher = directory / "floor", directory / "floor-launcher"
     warnings = ["-Wall", "-Wextra", "-Werror"]
     subprocess.run([compiler, "-std=gnu11", "-O2", *warnings, _HERE / "floor.c", "-o", program], check=True)
-    subprocess.run([compiler, *_FREESTANDING, *warnings, _HERE / "launcher.c", "-o", launcher], check=True)
+    (directory / "filter.h").write_text(_filter())
+    freestanding = [*_FREESTANDING, *warnings, f"-I{directory}"]
+    subprocess.run([compiler, *freestanding, _HERE / "launcher.c", "-o", launcher], check=True)
     return program, launcher
+
+
+def _filter() -> str:
+    """The default filter of system calls, as C."""
+    compiled = seccomp.compile(ContainerSpec(["true"]), defaults.CAPABILITIES)
+    assert compiled is not None
+    program = ",".join(map(str, compiled.program))
+    return f"static const unsigned char filter[] __attribute__((aligned(8))) = {{{program}}};\n"
 
 
 def rounds(built: tuple[Path, Path], count: int, rootfs: str, command: list[str]) -> list[float]:
