@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from execdrivers import Stdio, pidfd
+from execdrivers import ContainerSpec, Stdio, defaults, pidfd, seccomp
 from execdrivers.launcher import Launch, Operation, operation, spawn_launcher
+from execdrivers.launcher._launcher import lib
 
 _NULL = Stdio(-1, -1, -1)
 
@@ -48,3 +49,25 @@ def test_what_a_point_raises_ends_the_launch() -> None:
 
     with pytest.raises(ZeroDivisionError):
         _run([operation("sync", "point"), operation("ready")], {"point": fail})
+
+
+def test_a_caller_that_is_gone_is_no_end_of_an_init() -> None:
+    """What it cannot tell that the command runs it does not tell, under the filter that it has by then."""
+    compiled = seccomp.compile(ContainerSpec(["true"]), defaults.CAPABILITIES)
+    assert compiled is not None
+    script = ("sh", "-c", "sleep 0.2; exit 7")
+    launch = Launch(
+        [
+            operation("no_new_privileges"),
+            operation("seccomp", compiled.program, compiled.flags, 0),
+            operation("ready"),
+            operation("exec", 1, ("/bin/sh",), script, ("PATH=/usr/bin:/bin",)),
+        ]
+    )
+    child = spawn_launcher(launch, _NULL)
+    launch.ready()
+    assert lib.ed_go(launch._control) == 0
+    launch.close()
+    pidfd.wait(child.pidfd)
+    assert os.waitstatus_to_exitcode(pidfd.wait_status(child.pidfd)) == 7
+    os.close(child.pidfd)
