@@ -1,4 +1,4 @@
-"""``make faults``: all faults of all plans, and docs/faults.md from what came of them. Takes some ten minutes.
+"""``make faults``: all faults of all plans, and docs/faults.md from what came of them. A minute on a quiet machine.
 
 The names of plans as arguments take those alone.
 """

@@ -181,8 +181,9 @@ class Callers:
 
     def _make(self, plan: str) -> None:
         spec = plans.spec(self._laboratory.rootfs, plan, "sleep", "100")
+        stdio: dict[str, Any] = {} if spec.tty else {"stdin": DEVNULL, "stdout": DEVNULL, "stderr": DEVNULL}
         with Engine(root=self._root) as engine:
-            container = engine.create(spec, driver="native", name=_NAME, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
+            container = engine.create(spec, driver="native", name=_NAME, **stdio)
             container.start()
             container.delete(force=True)
 
