@@ -84,6 +84,19 @@ def ordinary() -> tuple[str, ...]:
     return ORDINARY
 
 
+@pytest.fixture(scope="session")
+def nobody() -> dict[str, Any]:
+    """What makes a child of `subprocess` an ordinary user's (nobody's), or leaves it ours where that is no root's."""
+    changed: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+    changed["cwd"] = "/"
+    # env(1) fails like any command where the interpreter itself is out of reach.
+    command = ["/usr/bin/env", sys.executable, "-c", "import execdrivers.engine"]
+    reached = subprocess.run(command, capture_output=True, text=True, **changed)
+    if reached.returncode:
+        pytest.skip(f"an ordinary user cannot run this interpreter: {reached.stderr.strip()}")
+    return changed
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Compiled filters are kept for this session alone."""

@@ -30,6 +30,7 @@ PUBLIC = {
     "exit",
     "features",
     "hookspecs",
+    "kernel",
     "launcher",
     "pidfd",
     "seccomp",

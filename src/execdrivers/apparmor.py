@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 
+from execdrivers import kernel
 from execdrivers.driver import Problem
 from execdrivers.errors import ExecDriverError, SpecError
 
@@ -53,7 +54,7 @@ _CAP_MAC_ADMIN = 33
 
 def problem() -> Problem | None:
     """Why no process can be confined here; None where it can."""
-    if not _read("/sys/module/apparmor/parameters/enabled").startswith("Y"):
+    if not kernel.read("/sys/module/apparmor/parameters/enabled").startswith("Y"):
         return Problem(
             "the kernel has no AppArmor, or it is off", "boot a kernel that has it with apparmor=1 security=apparmor"
         )
@@ -64,7 +65,7 @@ def problem() -> Problem | None:
 
 def label() -> str:
     """What we are confined by ourselves: "unconfined", the name of a profile, or "" without AppArmor."""
-    return _read("/proc/self/attr/apparmor/current").partition(" (")[0]
+    return kernel.read("/proc/self/attr/apparmor/current").partition(" (")[0]
 
 
 def loaded(profile: str) -> bool | None:
@@ -72,14 +73,14 @@ def loaded(profile: str) -> bool | None:
     if profile.startswith(":") or "//" in profile or not os.path.isdir(f"{_POLICY}/policy/profiles"):
         return None
     directory = f"{_POLICY}/policy/profiles"
-    return any(_read(f"{directory}/{entry}/name") == profile for entry in os.listdir(directory))
+    return any(kernel.read(f"{directory}/{entry}/name") == profile for entry in os.listdir(directory))
 
 
 def load_problem() -> Problem | None:
     """Why this program cannot load a profile."""
     if found := problem():
         return found
-    if not int(_status("CapEff"), 16) >> _CAP_MAC_ADMIN & 1 or not os.access(f"{_POLICY}/.replace", os.W_OK):
+    if not kernel.capabilities() >> _CAP_MAC_ADMIN & 1 or not os.access(f"{_POLICY}/.replace", os.W_OK):
         return Problem("to load a profile takes CAP_MAC_ADMIN, and securityfs", "run as root, outside of containers")
     if not _parser():
         return Problem(f"the program {_PARSER} is not there", "apt-get install apparmor")
@@ -133,15 +134,3 @@ def _parse(action: str) -> None:
 
 def _parser() -> str:
     return shutil.which(_PARSER, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin") or ""
-
-
-def _status(key: str) -> str:
-    return next(line.split()[1] for line in _read("/proc/self/status").splitlines() if line.startswith(f"{key}:"))
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read().strip()
-    except OSError:
-        return ""

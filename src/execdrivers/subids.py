@@ -7,6 +7,8 @@ import stat
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from execdrivers import kernel
+
 __all__ = ["Range", "free_range", "granted", "tool", "tool_problem", "user_name"]
 
 _FILES = {"uid": "/etc/subuid", "gid": "/etc/subgid"}
@@ -98,8 +100,7 @@ def tool_problem(kind: str, ranges: Sequence[Range]) -> tuple[str, str] | None:
 
 
 def _no_new_privileges() -> bool:
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        return any(line.startswith("NoNewPrivs:") and line.split()[1] == "1" for line in file)
+    return kernel.status()["NoNewPrivs"] == "1"
 
 
 def _own(kind: str) -> list[Range]:

@@ -143,7 +143,7 @@ def test_what_the_user_namespace_of_a_container_mounts_is_not_the_hosts(
 
 
 @needs_root
-def test_without_privilege_mounts_of_the_host_appear(shared: Path, tmp_path: Path) -> None:
+def test_without_privilege_mounts_of_the_host_appear(shared: Path, nobody: dict[str, Any]) -> None:
     program = (
         "import sys, execdrivers as x\n"
         "mounts = [{'type': 'bind', 'source': sys.argv[1], 'destination': '/tmp', 'options': [sys.argv[2]]}]\n"
@@ -154,12 +154,9 @@ def test_without_privilege_mounts_of_the_host_appear(shared: Path, tmp_path: Pat
     )
     for place in (shared, *shared.parents):
         place.chmod(place.stat().st_mode | 0o055)
-    ordinary: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": [], "cwd": "/"}
-    if subprocess.run(["/usr/bin/env", sys.executable, "-c", "import execdrivers.engine"], **ordinary).returncode:
-        pytest.skip("an ordinary user cannot run this interpreter")
     for option, expected in (("rslave", "seen\n"), ("rshared", "seen\n"), ("rprivate", "")):
         command = [sys.executable, "-c", program, str(shared), option]
-        with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, **ordinary) as process:
+        with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, **nobody) as process:
             assert process.stdout is not None
             assert process.stdin is not None
             process.stdout.readline()

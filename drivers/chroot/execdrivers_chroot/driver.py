@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from execdrivers import __version__, defaults, pidfd, users
+from execdrivers import __version__, defaults, kernel, pidfd, users
 from execdrivers.driver import CreateRequest, Driver, Handle, Plan, Probe, Problem, Step
 from execdrivers.errors import CommandNotExecutable, CommandNotFound, LaunchError, SpecError, UnsupportedFeature
 from execdrivers.exit import Exit
@@ -47,8 +47,7 @@ class ChrootDriver(Driver):
     }
 
     def probe(self) -> Probe:
-        with open("/proc/self/status", encoding="ascii") as file:
-            effective = int(next(line for line in file if line.startswith("CapEff:")).split()[1], 16)
+        effective = kernel.capabilities()
         lacking = [name for name, bit in NEEDED.items() if not effective >> bit & 1]
         problems = [Problem(f"this process lacks {', '.join(lacking)}", "run as root")] if lacking else []
         return Probe(available=not lacking, version=__version__, features=FEATURES, problems=tuple(problems))

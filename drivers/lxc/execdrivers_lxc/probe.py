@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from execdrivers import cgroups, seccomp
+from execdrivers import cgroups, kernel, seccomp
 from execdrivers.cgroups import Layout
 from execdrivers.driver import Probe, Problem
 from execdrivers.launcher import ToolError, call, landlock_features
@@ -124,9 +124,8 @@ def _version(path: str, problems: list[Problem]) -> tuple[int, ...]:
 
 
 def _capabilities() -> tuple[int, int]:
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        sets = {line[:6]: int(line.split()[1], 16) for line in file if line.startswith("Cap")}
-    return sets["CapEff"], sets["CapBnd"]
+    status = kernel.status()
+    return int(status["CapEff"], 16), int(status["CapBnd"], 16)
 
 
 def _host_problems(effective: int, layout: Layout) -> Iterator[Problem]:

@@ -81,11 +81,6 @@ def _check_propagation(spec: ContainerSpec) -> None:
         raise SpecError("rootfs_propagation", spec.rootfs_propagation, why, "bind what is to appear with 'rslave'")
 
 
-def _is_told(mount: Mount) -> bool:
-    """Whether what the host mounts in its source later is to appear in it."""
-    return mount.type == "bind" and _kind(mount.parse_options().propagation) in ("slave", "shared")
-
-
 class _Compiler:
     """One compilation: what several parts of the plan need to know, and the parts in the order of the plan."""
 
@@ -124,7 +119,7 @@ class _Compiler:
         self.raised = {rlimit_number(name): limit.hard for name, limit in limits}
         self.mounts = self._mounts()
         #: Without privilege it is the launcher that keeps mounts as slaves of the host's.
-        self.told = self.rootless and (self._receives() or any(map(_is_told, self.mounts)))
+        self.told = self.rootless and (self._receives() or any(mount.receives for mount in self.mounts))
         cgroups.check(spec.resources, host.cgroups)
         self.devices = self._device_rules()
         self.cgroups = cgroups.plan(
@@ -205,8 +200,9 @@ class _Compiler:
 
     def _limits(self) -> Resources | None:
         """What is unlimited takes no cgroup, which without privilege perhaps none could make."""
-        limited = any(feature.startswith("cgroup.") for feature in required(self.spec))
-        return self.spec.resources if limited or not self.rootless else None
+        if not self.rootless or any(feature.startswith("cgroup.") for feature in required(self.spec)):
+            return self.spec.resources
+        return None
 
     def _device_rules(self) -> tuple[Rule, ...]:
         """Rules that something asks for, or those that must be there unasked."""
@@ -372,7 +368,7 @@ class _Compiler:
                 yield from filesystems.cgroup_mounts(mount, self.cgroups, v1=v1, nodev=self.nodev)
             elif mount in self.spec.mounts and (mapping := self._mapping(mount)):
                 yield from self._lent(mount, *mapping)
-            elif mount.type == "bind" and (self.lends or (_is_told(mount) and not self.rootless)):
+            elif mount.type == "bind" and (self.lends or (mount.receives and not self.rootless)):
                 yield from self._lent(mount)
             else:
                 yield from filesystems.mount(mount, nodev=self.nodev, rootless=self.confined)

@@ -6,7 +6,7 @@ import os
 
 import attrs
 
-from execdrivers import apparmor, cgroups
+from execdrivers import apparmor, cgroups, kernel
 from execdrivers.cgroups import Layout
 from execdrivers.driver import Problem
 
@@ -75,37 +75,19 @@ def _or_by_rlimits(feature: str, lacking: Problem | None) -> Problem | None:
 def look() -> Host:
     """The facts now."""
     release = os.uname().release
-    status = _status()
+    status = kernel.status()
     return Host(
-        kernel=_version(release),
+        kernel=kernel.version(release),
         release=release,
         uid=os.geteuid(),
         gid=os.getegid(),
         capabilities=int(status["CapEff"], 16),
         bounding=int(status["CapBnd"], 16),
-        user_namespaces=_read("/proc/sys/user/max_user_namespaces", "0") != "0"
-        and _read("/proc/sys/kernel/unprivileged_userns_clone", "1") != "0",
+        user_namespaces=kernel.read("/proc/sys/user/max_user_namespaces", "0") != "0"
+        and kernel.read("/proc/sys/kernel/unprivileged_userns_clone", "1") != "0",
         cgroups=cgroups.look(),
-        known_capabilities=(2 << int(_read("/proc/sys/kernel/cap_last_cap", "40"))) - 1,
+        known_capabilities=(2 << int(kernel.read("/proc/sys/kernel/cap_last_cap", "40"))) - 1,
         apparmor_label=apparmor.label(),
         apparmor_default=apparmor.default(),
         time_namespaces=os.path.exists("/proc/self/ns/time"),
     )
-
-
-def _read(path: str, default: str) -> str:
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return default
-
-
-def _version(release: str) -> tuple[int, int]:
-    digits = release.replace("-", ".").split(".")
-    return int(digits[0]), int("".join(c for c in digits[1] if c.isdigit()) or 0)
-
-
-def _status() -> dict[str, str]:
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}

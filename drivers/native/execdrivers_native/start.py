@@ -119,7 +119,6 @@ class Start:
             except OSError as error:
                 message = f"write-outside: cannot write {data!r} to {path}: {error.strerror}"
                 raise LaunchError(message, step="write-outside", path=path, errno=error.errno or 0) from error
-
         for number, hard in self._compiled.raised.items():
             _raise_limit(pid, number, hard)
 

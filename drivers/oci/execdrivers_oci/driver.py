@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from execdrivers import cgroups
+from execdrivers import cgroups, kernel
 from execdrivers.driver import CreateRequest, Driver, Plan, Probe, Problem, Step
 from execdrivers.errors import SpecError, UnsupportedFeature
 from execdrivers.features import required
@@ -185,9 +185,7 @@ def _wanted(spec: ContainerSpec) -> str:
 
 
 def _host_problems(layout: Layout) -> Iterator[Problem]:
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        effective = int(next(line for line in file if line.startswith("CapEff:")).split()[1], 16)
-    if os.geteuid() != 0 or not effective & _SYS_ADMIN:
+    if os.geteuid() != 0 or not kernel.capabilities() & _SYS_ADMIN:
         yield Problem("without privilege a runtime can neither make cgroups nor set other users", "run as root")
         return
     yield from cgroups.problems(layout)

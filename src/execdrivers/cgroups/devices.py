@@ -106,12 +106,8 @@ def needed(
     where the host's later mounts come in, by the propagation of a bind or of the root (``told``).
     """
     binds = (mount for mount in mounts if mount.type == "bind")
-    opens = not nodev or told or any(mount.destination == "/dev" or _is_told(mount) for mount in binds)
+    opens = not nodev or told or any(mount.destination == "/dev" or mount.receives for mount in binds)
     return opens and spec_rules != ()
-
-
-def _is_told(mount: Mount) -> bool:
-    return (mount.parse_options().propagation or "").removeprefix("r") in ("slave", "shared")
 
 
 # --- the form of v1 -------------------------------------------------------------------------------------------------

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 
 import attrs
 
+from execdrivers import kernel
 from execdrivers.driver import Problem
 
 __all__ = ["Layout", "look", "parent", "problems", "read"]
@@ -78,7 +78,7 @@ class Layout:
         return _closed(point, self.delegated.get(point, ""))
 
     def _remedy(self, controller: str) -> str:
-        if controller not in {line.split()[0] for line in _read_or_empty("/proc/cgroups").splitlines()[1:]}:
+        if controller not in {line.split()[0] for line in kernel.read("/proc/cgroups").splitlines()[1:]}:
             return "enable it in the kernel"
         if self.kind == "v2":
             return "have it delegated (cgroup.subtree_control of the cgroups above), or run as root"
@@ -95,9 +95,9 @@ def _closed(point: str, delegated: str | None) -> Problem | None:
     place = f"{point}/{delegated}".rstrip("/")
     if not os.access(place, os.W_OK):
         return Problem(f"{place} cannot be written to", "run as root, where it is mounted read-write")
-    if delegated and _read_or_empty(f"{place}/cgroup.type") and _read_or_empty(f"{place}/cgroup.procs"):
-        missing = set(_read_or_empty(f"{place}/cgroup.controllers").split())
-        if missing - set(_read_or_empty(f"{place}/cgroup.subtree_control").split()):
+    if delegated and kernel.read(f"{place}/cgroup.type") and kernel.read(f"{place}/cgroup.procs"):
+        missing = set(kernel.read(f"{place}/cgroup.controllers").split())
+        if missing - set(kernel.read(f"{place}/cgroup.subtree_control").split()):
             reason = f"processes are in {place} itself, which cgroup v2 does not allow beside limits below it"
             return Problem(reason, f"move them a level down: mkdir {place}/main; echo PID >{place}/main/cgroup.procs")
     return None
@@ -106,7 +106,7 @@ def _closed(point: str, delegated: str | None) -> Problem | None:
 def look() -> Layout:
     """The layout of this host, as this program's mount namespace shows it."""
     hierarchies = dict(_hierarchies())
-    known = {line.split()[0] for line in _read_or_empty("/proc/cgroups").splitlines()[1:]}
+    known = {line.split()[0] for line in kernel.read("/proc/cgroups").splitlines()[1:]}
     v1: dict[str, str] = {}
     for point, options in hierarchies.items():
         for controller in options & known:
@@ -115,12 +115,12 @@ def look() -> Layout:
     named = tuple(point for point, options in hierarchies.items() if options and point not in v1.values())
     delegated = _delegated({point: names for point, names in hierarchies.items() if not _writable(point)})
     top = f"{v2}/{delegated.get(v2) or ''}"
-    controllers = frozenset(_read_or_empty(f"{top}/cgroup.controllers").split() if v2 else ())
+    controllers = frozenset(kernel.read(f"{top}/cgroup.controllers").split() if v2 else ())
     if "memory" in v1:
         swap = os.path.exists(f"{v1['memory']}/memory.memsw.limit_in_bytes")
     else:
         # The root of v2 has no memory.swap.max; the kernel has accounted for swap by default since 5.8.
-        swap = "memory" in controllers and "swapaccount=0" not in _read_or_empty("/proc/cmdline")
+        swap = "memory" in controllers and "swapaccount=0" not in kernel.read("/proc/cmdline")
     return Layout(
         v1,
         v2,
@@ -136,7 +136,7 @@ def look() -> Layout:
 
 def _hierarchies() -> Iterator[tuple[str, frozenset[str]]]:
     """Mount point → what identifies the hierarchy in /proc/PID/cgroup: controllers, or its name; nothing for v2."""
-    for line in _read_or_empty("/proc/self/mountinfo").splitlines():
+    for line in kernel.read("/proc/self/mountinfo").splitlines():
         fields, _, rest = line.partition(" - ")
         kind, _, options = rest.split(" ", 2)
         if kind == "cgroup2":
@@ -148,7 +148,7 @@ def _hierarchies() -> Iterator[tuple[str, frozenset[str]]]:
 def _delegated(closed: Mapping[str, frozenset[str]]) -> dict[str, str | None]:
     """Of hierarchies whose root this program may not write to: the topmost cgroup above its own that it may."""
     found: dict[str, str | None] = dict.fromkeys(closed)
-    for line in _read_or_empty("/proc/self/cgroup").splitlines() if closed else ():
+    for line in kernel.read("/proc/self/cgroup").splitlines() if closed else ():
         _, names, own = line.split(":", 2)
         wanted = frozenset(names.split(",")) - {""}
         parts = own.strip("/").split("/")
@@ -170,7 +170,7 @@ def _extras(v1_cpu: str | None) -> frozenset[str]:
         files = {"cpu.burst": "cpu.cfs_burst_us", "cpu.idle": "cpu.idle", "cpu.realtime": "cpu.rt_runtime_us"}
         return frozenset(name for name, file in files.items() if os.path.exists(f"{v1_cpu}/{file}"))
     # The root of v2 has none of these files; cgroups below it have, since Linux 5.14 and 5.15.
-    release = tuple(int(digits) for digits in re.findall(r"\d+", os.uname().release)[:2])
+    release = kernel.version()
     since = {"cpu.burst": (5, 14), "cpu.idle": (5, 15)}
     return frozenset(name for name, version in since.items() if release >= version)
 
@@ -181,7 +181,7 @@ def _weights(v1_blkio: str | None, v2: str) -> frozenset[str]:
     if not v2:
         return frozenset()
     found = {"cost"} if os.path.exists(f"{v2}/io.cost.qos") else set()
-    schedulers = (_read_or_empty(f"/sys/block/{name}/queue/scheduler") for name in os.listdir("/sys/block"))
+    schedulers = (kernel.read(f"/sys/block/{name}/queue/scheduler") for name in os.listdir("/sys/block"))
     return frozenset(found | ({"bfq"} if any("bfq" in names for names in schedulers) else set()))
 
 
@@ -206,13 +206,6 @@ def problems(layout: Layout) -> list[Problem]:
 
 
 def read(path: str) -> str:
-    """A file of the kernel's, without the end of its line."""
+    """As `kernel.read`, of a file that must be there. Raises OSError."""
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
         return file.read().strip()
-
-
-def _read_or_empty(path: str) -> str:
-    try:
-        return read(path)
-    except OSError:
-        return ""

@@ -160,8 +160,9 @@ def _recursion(readonly: bool, recursive: str) -> list[str]:
 
 def _can_make_readonly_recursively() -> bool:
     """mount_setattr(2) came with Linux 5.12."""
-    major, minor = os.uname().release.split("-")[0].split(".")[:2]
-    return (int(major), int(minor)) >= (5, 12)
+    from execdrivers import kernel
+
+    return kernel.version() >= (5, 12)
 
 
 def _pairs(text: str) -> dict[str, str]:

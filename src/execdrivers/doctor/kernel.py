@@ -8,7 +8,7 @@ import os
 import platform
 import tempfile
 
-from execdrivers import apparmor, seccomp, subids
+from execdrivers import apparmor, kernel, seccomp, subids
 from execdrivers.doctor.check import Check, Trial
 from execdrivers.doctor.trials import contained, own_ids, privileged, refusal
 from execdrivers.errors import LaunchError
@@ -83,14 +83,14 @@ def user_namespace() -> Check:
 def _closed_knob() -> tuple[str, str] | None:
     """The first sysctl that stands in the way, and the command that opens it."""
     for name, (closed, opened) in _KNOBS.items():
-        if _read("/proc/sys/" + name.replace(".", "/")) == closed:
+        if kernel.read("/proc/sys/" + name.replace(".", "/")) == closed:
             return f"{name}={closed}", f"sudo sysctl -w {name}={opened}"
     return None
 
 
 def _filtered() -> bool:
     """Whether a seccomp filter is in force for us: then we are in a container ourselves."""
-    return "\nSeccomp:\t2\n" in _read("/proc/self/status")
+    return kernel.status().get("Seccomp") == "2"
 
 
 def subordinate_ids() -> Check:
@@ -191,11 +191,3 @@ def landlock() -> Check:
         first = next(iter(lacking.values()))
         return trial.warning(f"not to be had: {', '.join(lacking)}: {first.reason}", first.remedy)
     return trial.ok("all of it")
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read().strip() if path.startswith("/proc/sys/") else file.read()
-    except OSError:
-        return ""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from functools import cache
 
-from execdrivers import pidfd
+from execdrivers import kernel, pidfd
 from execdrivers.driver import Stdio
 from execdrivers.errors import LaunchError
 from execdrivers.launcher import Launch, Operation, operation, spawn_launcher
@@ -20,8 +20,7 @@ _CAP_SETUID, _CAP_SYS_ADMIN = 7, 21
 @cache
 def privileged() -> bool:
     """Whether namespaces can be made without a user namespace."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        mask = int(next(line for line in file if line.startswith("CapEff:")).split()[1], 16)
+    mask = kernel.capabilities()
     return bool(mask >> _CAP_SETUID & mask >> _CAP_SYS_ADMIN & 1)
 
 

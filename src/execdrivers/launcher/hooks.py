@@ -32,7 +32,6 @@ _STATUS = {
     "poststart": "running",
     "poststop": "stopped",
 }
-_OCI_VERSION = "1.0.2"
 
 
 @attrs.frozen
@@ -96,14 +95,9 @@ class HookPoints:
         return name
 
     def _state(self, point: str, pid: int | None = None) -> str:
-        state: dict[str, Any] = {
-            "ociVersion": _OCI_VERSION,
-            "id": self.id,
-            "status": _STATUS[point],
-            "bundle": self.bundle,
-            "annotations": dict(self.annotations),
-        }
-        return json.dumps(state if pid is None else {**state, "pid": pid})
+        from execdrivers import oci
+
+        return json.dumps(oci.state(self.id, _STATUS[point], self.bundle, self.annotations, pid))
 
 
 def run_left_poststop(directory: str, name: str) -> None:

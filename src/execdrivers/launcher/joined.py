@@ -28,9 +28,8 @@ def join(
 ) -> JoinedProcess:
     """Run a plan that joins the namespaces of a process (``first``, a pidfd), up to the execution of its command.
 
-    ``place`` is called with the pid before: to move it into the container's cgroups. ``agent`` is that of
-    `Launch`. Raises `LaunchError`, and what
-    ``place`` does; nothing is left then.
+    ``place`` is called with the pid before: to move it into the container's cgroups. ``agent`` is that of `Launch`.
+    Raises `LaunchError`, and what ``place`` does; nothing is left then.
     """
     launch = Launch(operations, agent=agent)
     try:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from execdrivers import defaults
+from execdrivers import defaults, kernel
 from execdrivers.errors import SpecError
 from execdrivers.launcher.landlock import landlock
 from execdrivers.launcher.operations import Operation, operation
@@ -131,8 +131,7 @@ def environment_list(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 def bounding_set() -> int:
     """The mask of the capabilities that this program has to give."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        return int(next(line for line in file if line.startswith("CapBnd:")).split()[1], 16)
+    return kernel.capabilities("CapBnd")
 
 
 def check_capabilities(capabilities: Capabilities | None, available: int) -> None:

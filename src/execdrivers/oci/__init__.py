@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from execdrivers.oci.read import from_bundle, from_oci
 from execdrivers.oci.schema import OCI_VERSION
+from execdrivers.oci.state import state
 from execdrivers.oci.write import to_oci
 
-__all__ = ["OCI_VERSION", "from_bundle", "from_oci", "to_oci"]
+__all__ = ["OCI_VERSION", "from_bundle", "from_oci", "state", "to_oci"]

@@ -80,17 +80,10 @@ def agent(spec: ContainerSpec, id: str, directory: str, first: int = 0) -> Calla
     profile = spec.seccomp
 
     def send(listener: int, pid: int) -> None:
-        from execdrivers.oci import OCI_VERSION
+        from execdrivers import oci
         from execdrivers.seccomp._agent import hand_over
 
-        state = {
-            "ociVersion": OCI_VERSION,
-            "id": id,
-            "status": "running" if first else "created",
-            "pid": first or pid,
-            "bundle": directory,
-            "annotations": dict(spec.annotations),
-        }
+        state = oci.state(id, "running" if first else "created", directory, spec.annotations, first or pid)
         hand_over(profile["listenerPath"], profile.get("listenerMetadata") or "", listener, pid, state)
 
     return send

@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from execdrivers import kernel
+
 __all__ = ["TABLE", "default", "resolve"]
 
 #: The default profile, in Docker's form. tools/seccomp-profile writes it and names its sources.
@@ -37,36 +39,31 @@ def resolve(profile: Mapping[str, Any], capabilities: Collection[str]) -> dict[s
     for entry in profile.get("archMap") or ():
         if entry["architecture"] == native:
             result["architectures"] = [native, *(entry.get("subArchitectures") or ())]
-    kernel = _version(os.uname().release)
+    here = kernel.version()
     rules = [
         {key: value for key, value in rule.items() if key not in ("includes", "excludes", "comment")}
         for rule in profile.get("syscalls") or ()
-        if _applies(rule, capabilities, machine, kernel)
+        if _applies(rule, capabilities, machine, here)
     ]
     if rules:
         result["syscalls"] = rules
     return result
 
 
-def _applies(rule: Mapping[str, Any], capabilities: Collection[str], machine: str, kernel: tuple[int, int]) -> bool:
+def _applies(rule: Mapping[str, Any], capabilities: Collection[str], machine: str, here: tuple[int, int]) -> bool:
     includes, excludes = rule.get("includes") or {}, rule.get("excludes") or {}
-    return all(_met(includes, capabilities, machine, kernel)) and not any(_met(excludes, capabilities, machine, kernel))
+    return all(_met(includes, capabilities, machine, here)) and not any(_met(excludes, capabilities, machine, here))
 
 
 def _met(
-    condition: Mapping[str, Any], capabilities: Collection[str], machine: str, kernel: tuple[int, int]
+    condition: Mapping[str, Any], capabilities: Collection[str], machine: str, here: tuple[int, int]
 ) -> Iterator[bool]:
     if condition.get("arches"):
         yield machine in condition["arches"]
     for capability in condition.get("caps") or ():
         yield capability in capabilities
     if condition.get("minKernel"):
-        yield kernel >= _version(condition["minKernel"])
-
-
-def _version(text: str) -> tuple[int, int]:
-    major, minor = text.split(".")[:2]
-    return int(major), int("".join(char for char in minor if char.isdigit()) or 0)
+        yield here >= kernel.version(condition["minKernel"])
 
 
 @lru_cache(maxsize=1)

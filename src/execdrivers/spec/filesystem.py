@@ -168,6 +168,11 @@ class Mount(Value):
         """The options by what they do."""
         return _parse(self.options)
 
+    @property
+    def receives(self) -> bool:
+        """Whether what the host mounts later in the source of a bind appears in it."""
+        return self.type == "bind" and self.parse_options().propagation in ("slave", "rslave", "shared", "rshared")
+
 
 def mounts(value: Iterable[Mount | Mapping[str, Any]]) -> tuple[Mount, ...]:
     """Mounts, no two at one destination."""
