@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +56,25 @@ def test_resources_are_used_up(laboratory: Laboratory) -> None:
     faults += [callers.full_store("limits", inodes) for inodes in (1, 2, 3, 4)]
     faults.append(callers.no_processes("default"))
     assert not [fault for fault in faults if fault.finding]
+
+
+def test_a_caller_that_may_open_few(rootfs: Path) -> None:
+    """All is there that a launch needs, or the error says which limit is reached: in a program with nothing open."""
+    program = """
+import resource, sys, execdrivers
+execdrivers.run(["true"], rootfs=sys.argv[1])  # all is loaded
+for limit in range(30, 5, -1):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    try:
+        print(execdrivers.run(["true"], rootfs=sys.argv[1]).exit.code)
+    except execdrivers.ExecDriverError as error:
+        print(error)
+"""
+    made = subprocess.run([sys.executable, "-c", program, rootfs], capture_output=True, text=True, check=True)
+    told = made.stdout.splitlines()
+    assert told[0] == "0"
+    assert {line for line in told if line != "0" and "Too many open files" not in line} == set()
+    assert told[-1] != "0"
 
 
 def test_findings_are_found(laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:

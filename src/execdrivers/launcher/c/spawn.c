@@ -96,9 +96,9 @@ static long arrange_descriptors(const struct ed_spawn *how)
     int count = how->descriptor_count;
     int parked[ED_MAX_DESCRIPTORS];
     for (int i = 0; i < count; i++) {
-        long fd = sys3(__NR_fcntl, how->descriptors[i], F_DUPFD, ED_MAX_DESCRIPTORS);
+        long fd = sys3(__NR_fcntl, how->descriptors[i], F_DUPFD, count);
         if (fd < 0)
-            return fd;
+            return fd == -EINVAL ? -EMFILE : fd; /* fcntl's word for a limit of `count` or fewer */
         parked[i] = (int)fd;
     }
     for (int i = 0; i < count; i++) {
