@@ -19,6 +19,7 @@ from execdrivers.errors import UnsupportedFeature
 from execdrivers.exit import Exit
 
 if TYPE_CHECKING:
+    from execdrivers.launcher import Spawner
     from execdrivers.spec import ContainerSpec, Resources
 
 __all__ = [
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 #: (major, minor). A plugin of another major version is refused; a higher minor only adds.
-INTERFACE_VERSION: tuple[int, int] = (1, 1)
+INTERFACE_VERSION: tuple[int, int] = (1, 2)
 
 
 @attrs.frozen
@@ -125,6 +126,9 @@ class CreateRequest:
 
     ``intend`` records a `Handle.state` of what is about to be made: when the program is killed before `Driver.create`
     has returned, `Driver.recover` is given it, to delete what there is of it. Raises `StoreError`.
+
+    ``spawner`` is to be the parent of all processes that the driver makes for the container, where that is to outlive
+    this program (feature ``detach``): it is passed on to `execdrivers.launcher`. None: this program is.
     """
 
     id: str
@@ -132,6 +136,7 @@ class CreateRequest:
     stdio: Stdio
     directory: str
     intend: Callable[[Mapping[str, Any]], object] = lambda state: None
+    spawner: Spawner | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -201,6 +206,9 @@ class ProcessHandle(abc.ABC):
     #: Listener of the process's seccomp filter, once started, when a rule says SCMP_ACT_NOTIFY and no ``listenerPath``
     #: is given (feature ``seccomp.notify``), else None. `close` closes it.
     seccomp_listener: int | None = None
+    #: Sockets on which launchers tell how the process ended (`Launch.channel`, `Reaper.channel`), once started: for who
+    #: waits in this program's place (feature ``detach``). The handle keeps and closes them.
+    channels: Sequence[int] = ()
 
     @abc.abstractmethod
     def signal(self, number: signal.Signals) -> None:

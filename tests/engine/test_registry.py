@@ -195,7 +195,7 @@ def test_plugins_that_do_not_fit(bare):
         (plugin(int), "not a subclass of Driver"),
         (plugin(driver("auto")), "a meaning of its own"),
         (plugin(driver("two"), driver("two")), "there is one of that name"),
-        (plugin(driver("old", interface_version=(2, 0))), "built for interface version 2.0, this is 1.1"),
+        (plugin(driver("old", interface_version=(2, 0))), "built for interface version 2.0, this is 1.2"),
     ]:
         with pytest.raises(PluginError, match=told):
             bare.register(bad)

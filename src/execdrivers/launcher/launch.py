@@ -7,7 +7,7 @@ import os
 import select
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from execdrivers import interrupts, pidfd
 from execdrivers.errors import LaunchError
@@ -18,7 +18,7 @@ from execdrivers.launcher.operations import Operation, encode
 if TYPE_CHECKING:
     from execdrivers.driver import Stdio
 
-__all__ = ["LAUNCHER_PATH", "Launch", "Started", "spawn", "spawn_launcher"]
+__all__ = ["LAUNCHER_PATH", "Launch", "Spawner", "Started", "spawn", "spawn_launcher"]
 
 #: Where a launcher that was given its descriptors finds itself: what a tool is told to execute.
 LAUNCHER_PATH = f"/proc/self/fd/{lib.ED_LAUNCHER_FD}"
@@ -28,10 +28,33 @@ _POINTS = (lib.ED_SYNC, lib.ED_ENTERED)
 
 
 class Started(NamedTuple):
-    """A child of this program: its pid, and a pidfd that is the caller's to close."""
+    """A child of this program, or of a `Spawner`: its pid, and a pidfd that is the caller's to close."""
 
     pid: int
     pidfd: int
+
+
+class Spawner(Protocol):
+    """Who starts launchers and tools, and so is their parent: another process, which outlives this program.
+
+    Without one this program starts them itself. `execdrivers.monitor.Monitor` is one.
+    """
+
+    def spawn(
+        self,
+        path: str,
+        argv: Sequence[str],
+        descriptors: Sequence[int],
+        env: Mapping[str, str],
+        *,
+        flags: int = 0,
+        cgroup: int = -1,
+        keep_capabilities: bool = False,
+        directory: str = "",
+    ) -> Started:
+        """Start a child of its own: ``path``, or, where that is empty, the launcher among ``descriptors``, which become
+        the child's 0, 1, 2 … The rest is as in `spawn` and `spawn_launcher`. Raises `LaunchError`."""
+        ...
 
 
 class Launch:
@@ -155,6 +178,11 @@ class Launch:
         poll.register(listener, select.POLLIN)
         return any(fd == self._control for fd, _ in poll.poll())
 
+    @property
+    def channel(self) -> int:
+        """Our end of the socket, on which an init tells the end: for `ProcessHandle.channels`. -1 once closed."""
+        return self._control
+
     def exit_status(self) -> int | None:
         """The wait status that the init reported, if it did. Does not block once the first process has ended."""
         try:
@@ -228,15 +256,15 @@ def spawn_launcher(
     cgroup: int = -1,
     keep_capabilities: bool = False,
     more: Sequence[int] = (),
+    by: Spawner | None = None,
 ) -> Started:
     """Start a launcher itself, in new namespaces (``CLONE_NEW*`` in flags), in a cgroup of v2 (a descriptor).
 
     ``keep_capabilities`` makes them survive the execution whatever the child's uid (for user namespaces); ``more`` are
-    the launcher's descriptors from 6 on. Raises `LaunchError`.
+    the launcher's descriptors from 6 on; ``by`` is to be its parent, None: this program. Raises `LaunchError`.
     """
-    child = _spawn(
-        "", ("execdrivers-launcher",), stdio, (*launch.descriptors, *more), {}, flags, cgroup, keep_capabilities
-    )
+    descriptors = (*launch.descriptors, *more)
+    child = _spawn("", ("execdrivers-launcher",), stdio, descriptors, {}, by, flags, cgroup, keep_capabilities)
     launch.pid = child.pid
     return child
 
@@ -250,11 +278,12 @@ def spawn(
     cgroup: int = -1,
     path: str = "",
     directory: str = "",
+    by: Spawner | None = None,
 ) -> Started:
     """Start a tool: ``path``, or ``argv[0]``, is absolute. It leads a session of its own and has no descriptors but
     ``stdio`` as 0, 1, 2 (null where negative) and ``descriptors`` from 3 on; ``cgroup`` is one of v2 to be born in,
-    ``directory`` its working directory. Raises `LaunchError`."""
-    return _spawn(path or argv[0], argv, stdio, descriptors, env, cgroup=cgroup, directory=directory)
+    ``directory`` its working directory; ``by`` is to be its parent, None: this program. Raises `LaunchError`."""
+    return _spawn(path or argv[0], argv, stdio, descriptors, env, by, cgroup=cgroup, directory=directory)
 
 
 def _spawn(
@@ -263,6 +292,7 @@ def _spawn(
     stdio: Stdio,
     descriptors: Sequence[int],
     env: Mapping[str, str],
+    by: Spawner | None,
     flags: int = 0,
     cgroup: int = -1,
     keep_capabilities: bool = False,
@@ -272,6 +302,27 @@ def _spawn(
     # Where a terminal will take their place there are none yet.
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) if min(given) < 0 else -1
     fds = [null if fd < 0 else fd for fd in given] + list(descriptors)
+    start = _spawn_here if by is None else by.spawn
+    try:
+        return start(
+            path, argv, fds, env, flags=flags, cgroup=cgroup, keep_capabilities=keep_capabilities, directory=directory
+        )
+    finally:
+        if null >= 0:
+            os.close(null)
+
+
+def _spawn_here(
+    path: str,
+    argv: Sequence[str],
+    fds: Sequence[int],
+    env: Mapping[str, str],
+    *,
+    flags: int,
+    cgroup: int,
+    keep_capabilities: bool,
+    directory: str,
+) -> Started:
     texts = [ffi.new("char[]", os.fsencode(text)) for text in argv]
     variables = [ffi.new("char[]", os.fsencode(f"{key}={value}")) for key, value in env.items()]
     keep = (
@@ -292,9 +343,6 @@ def _spawn(
             pidfd.wait_status(child.pidfd)
             os.close(child.pidfd)
         raise
-    finally:
-        if null >= 0:
-            os.close(null)
     if result < 0:
         raise failed("spawn", path, -result) if path else clone_error(-result)
     return Started(child.pid, child.pidfd)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from execdrivers import pidfd
-from execdrivers.launcher.launch import Launch, Started, spawn_launcher
+from execdrivers.launcher.launch import Launch, Spawner, Started, spawn_launcher
 from execdrivers.launcher.operations import operation
 
 if TYPE_CHECKING:
@@ -32,14 +32,23 @@ class Reaper:
     become a subreaper. It lives as long as they do.
     """
 
-    def __init__(self, argv: Sequence[str], stdio: Stdio, *, env: Mapping[str, str], descriptors: Sequence[int] = ()):
-        """Start the tool with ``descriptors`` as its 3, 4 …. Raises `LaunchError`."""
+    def __init__(
+        self,
+        argv: Sequence[str],
+        stdio: Stdio,
+        *,
+        env: Mapping[str, str],
+        descriptors: Sequence[int] = (),
+        by: Spawner | None = None,
+    ) -> None:
+        """Start the tool with ``descriptors`` as its 3, 4 …; ``by`` is to be the reaper's parent, None: this program.
+        Raises `LaunchError`."""
         adopt = operation("adopt", tuple(argv), tuple(f"{key}={value}" for key, value in env.items()), len(descriptors))
         sweep()
         self._launch = Launch([adopt])
         self._statuses: dict[int, int] = {}
         try:
-            self._process = spawn_launcher(self._launch, stdio, more=descriptors)
+            self._process = spawn_launcher(self._launch, stdio, more=descriptors, by=by)
             self._launch.started()
             self._launch.ready()
         except BaseException:
@@ -70,6 +79,11 @@ class Reaper:
     def parent(self) -> int:
         """The pid of the reaper itself: the parent of all whose end it tells."""
         return self._process.pid
+
+    @property
+    def channel(self) -> int:
+        """The socket on which the ends are told: for `ProcessHandle.channels`. -1 once closed."""
+        return self._launch.channel
 
     @property
     def exit_fd(self) -> int:
@@ -135,5 +149,6 @@ def sweep() -> None:
 
 
 def _reap(process: Started) -> None:
-    os.waitid(os.P_PIDFD, process.pidfd, os.WEXITED)
+    pidfd.wait(process.pidfd)
+    pidfd.wait_status(process.pidfd)
     os.close(process.pidfd)
