@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from execdrivers.completed import CompletedContainer as CompletedContainer
     from execdrivers.container import Container as Container
     from execdrivers.driver import INTERFACE_VERSION as INTERFACE_VERSION
     from execdrivers.driver import CreateRequest as CreateRequest
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from execdrivers.driver import ProcessHandle as ProcessHandle
     from execdrivers.driver import Stdio as Stdio
     from execdrivers.driver import Step as Step
-    from execdrivers.engine import CompletedContainer as CompletedContainer
     from execdrivers.engine import Engine as Engine
     from execdrivers.engine import run as run
     from execdrivers.errors import CommandNotExecutable as CommandNotExecutable
@@ -71,10 +71,11 @@ if TYPE_CHECKING:
 _HOME = {
     name: module
     for module, names in {
+        "completed": "CompletedContainer",
         "container": "Container",
         "driver": "INTERFACE_VERSION CreateRequest Driver ExecRequest Handle Plan Probe Problem ProcessHandle Step "
         "Stdio",
-        "engine": "CompletedContainer Engine run",
+        "engine": "Engine run",
         "errors": "CommandNotExecutable CommandNotFound ContainerError ContainerExists ContainerNotFound "
         "ContainerTimeout DriverUnavailable ExecDriverError InvalidState LaunchError OperationError PluginError "
         "SpecError StoreError UnknownDriver UnsupportedFeature VetoError",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 import weakref
@@ -11,20 +10,17 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from execdrivers import interrupts
+from execdrivers.completed import Call, CompletedContainer
 from execdrivers.container import Container
 from execdrivers.driver import CreateRequest, Plan
-from execdrivers.errors import ContainerError, ContainerTimeout, InvalidState, SpecError, StoreError
-from execdrivers.exit import Exit
+from execdrivers.errors import InvalidState, SpecError, StoreError
 from execdrivers.process import OUTPUT_LIMIT, deadline_after
 from execdrivers.record import Record, Summary, identity, own_process
 from execdrivers.registry import Registry, default_registry
 from execdrivers.spec import ContainerSpec
-from execdrivers.stdio import PIPE, Input, Output, connect
+from execdrivers.stdio import Input, Output, connect
 from execdrivers.store import Store
-from execdrivers.streams import Capture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,36 +52,6 @@ __all__ = ["CompletedContainer", "Engine", "default_engine", "run"]
 
 #: Stands for the id in the plan of a container without a name, so that equal specs have equal plans.
 _NO_ID = "ID"
-
-
-@attrs.frozen(kw_only=True)
-class CompletedContainer:
-    """What `run` returns. Counterpart of `subprocess.CompletedProcess`, with more to tell.
-
-    ``stdout`` and ``stderr`` are bytes, str in text mode, None where not captured; ``…_truncated``: only the first
-    ``output_limit`` bytes are there. ``duration`` is in seconds, from the start to the end.
-    """
-
-    args: tuple[str, ...]
-    exit: Exit
-    stdout: Any = None
-    stderr: Any = None
-    stdout_truncated: bool = False
-    stderr_truncated: bool = False
-    name: str
-    driver: str
-    guarantees: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
-    duration: float
-
-    @property
-    def returncode(self) -> int:
-        """As in `subprocess`: the exit code, negative for a signal."""
-        return self.exit.returncode
-
-    def check_returncode(self) -> None:
-        """Raises `ContainerError` unless it exited by itself with 0."""
-        if not self.exit.ok:
-            raise ContainerError(self.exit, self.args, self.stdout, self.stderr)
 
 
 class Engine:
@@ -146,29 +112,26 @@ class Engine:
         it exited with 0; `LaunchError` when the command could not be run; `SpecError`, `UnsupportedFeature` and others
         before anything was done.
         """
-        spec = ContainerSpec.build(args, **fields) if not isinstance(args, ContainerSpec) else args
-        if fields and spec is args:
-            spec = spec.replace(**fields)
-        if capture_output:
-            if stdout is not None or stderr is not None:
-                problem = "cannot be used together with stdout or stderr"
-                raise SpecError("capture_output", True, problem, "leave one of them out")
-            stdout = stderr = PIPE
-        as_text = bool(text or encoding or errors)
-        if input is not None:
-            if stdin is not None:
-                raise SpecError("input", input, "cannot be used together with stdin", "leave one of the two out")
-            stdin = _encoded(input, as_text, encoding, errors)
-        elif isinstance(stdin, int) and stdin == PIPE:
-            stdin = b""
-        if spec.tty and _is_pipe(stderr):
-            stderr = None  # a terminal has one stream
-        out, err = (Capture(output_limit) if _is_pipe(given) else None for given in (stdout, stderr))
+        call = Call(
+            args,
+            fields,
+            stdin=stdin,
+            input=input,
+            stdout=stdout,
+            stderr=stderr,
+            capture_output=capture_output,
+            text=text,
+            encoding=encoding,
+            errors=errors,
+            timeout=timeout,
+            check=check,
+            output_limit=output_limit,
+        )
         container: Container | None = None
         try:
             with interrupts.deferred():
                 container = self._create(
-                    spec, driver, name, stdin, out or stdout, err or stderr, transient=not keep, keep=keep
+                    call.spec, driver, name, call.stdin, call.stdout, call.stderr, transient=not keep, keep=keep
                 )
                 began = time.monotonic()
                 container.start()
@@ -182,28 +145,7 @@ class Engine:
                 except Exception as error:
                     _log_failure(container.id, error)
             raise
-        duration = time.monotonic() - began
-        kept: list[Any] = [None if capture is None else capture.value() for capture in (out, err)]
-        if as_text:
-            kept = [None if data is None else _decoded(data, encoding, errors) for data in kept]
-        exit = container.exit or Exit(reason="timeout")
-        if timeout is not None and container._timed_out:
-            raise ContainerTimeout(container._args, timeout, kept[0], kept[1], exit=exit)
-        completed = CompletedContainer(
-            args=container._args,
-            exit=exit,
-            stdout=kept[0],
-            stderr=kept[1],
-            stdout_truncated=out is not None and out.truncated,
-            stderr_truncated=err is not None and err.truncated,
-            name=container.id,
-            driver=container.driver,
-            guarantees=container.guarantees,
-            duration=duration,
-        )
-        if check:
-            completed.check_returncode()
-        return completed
+        return call.completed(container, time.monotonic() - began)
 
     def create(
         self,
@@ -368,32 +310,6 @@ class Engine:
             # The name may be another's by now.
             if self._containers.get(container.id) is container:
                 del self._containers[container.id]
-
-
-def _is_pipe(given: object) -> bool:
-    return isinstance(given, int) and given == PIPE
-
-
-def _encoded(input: bytes | str, as_text: bool, encoding: str | None, errors: str | None) -> bytes:
-    if not isinstance(input, str):
-        return input
-    if not as_text:
-        raise SpecError("input", input, "is text", "give bytes, or text=True")
-    return input.encode(encoding or _default_encoding(), errors or "strict")
-
-
-def _decoded(data: bytes, encoding: str | None, errors: str | None) -> str:
-    text = data.decode(encoding or _default_encoding(), errors or "strict")
-    # Universal newlines, as subprocess has them.
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
-
-
-def _default_encoding() -> str:
-    if sys.flags.utf8_mode:
-        return "utf-8"
-    import locale
-
-    return locale.getpreferredencoding(False)
 
 
 def _log_failure(id: str, error: Exception) -> None:
