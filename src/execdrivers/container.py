@@ -113,6 +113,7 @@ class Container(Supervised):
         from execdrivers.units import to_signal
 
         parsed = to_signal(number)
+        self.poll()  # what has ended, and was not reaped, would take it without a word
         with self._lock:
             if self._exit is None and not self._deleted:
                 try:

@@ -308,6 +308,7 @@ class ExecProcess(Process):
         from execdrivers.units import to_signal
 
         parsed = to_signal(number)
+        self.poll()  # what has ended, and was not reaped, would take it without a word
         with self._lock:
             if self._exit is None:
                 try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, cast
 
@@ -66,14 +67,23 @@ class Recovered(Container):
     def _hold(self) -> Handle:
         with self._lock:
             if self._handle is None:
-                if self._record.status == "creating":
-                    self._look()
-                if self._record.status == "creating":
-                    remedy = "try again in a moment; when its maker has crashed: delete()"
-                    raise InvalidState(f"container {self.id!r} is being made", remedy=remedy)
+                self._await_maker("try again in a moment; when its maker has crashed: delete()")
                 driver = self._registry.get(self.driver)
                 self._handle = driver.recover(self.id, self._record.handle or {}, self._entry.path)
             return self._handle
+
+    def _await_maker(self, remedy: str) -> None:
+        """Give who makes it a moment, or removes it: either way there is no record for that long.
+
+        Raises `InvalidState` when it takes longer, `ContainerNotFound`.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        while self._record.status == "creating":
+            if self._look() is None:
+                raise ContainerNotFound(f"there is no container {self.id!r} any more")
+            if time.monotonic() >= deadline:
+                raise InvalidState(f"container {self.id!r} is being made", remedy=remedy)
+            time.sleep(_GLANCE)
 
     def _is_running(self) -> bool:
         return self.state in ("running", "paused") and self.poll() is None
@@ -111,9 +121,8 @@ class Recovered(Container):
     def _discard(self) -> None:
         entry = self._entry
         if not entry.lock_now():
-            if self._record.status == "creating":
-                remedy = "wait until its maker has made it"
-                raise InvalidState(f"container {self.id!r} is being made", remedy=remedy)
+            with contextlib.suppress(ContainerNotFound):
+                self._await_maker("wait until its maker has made it")
             entry.__enter__()
         with entry:
             record = self._look()

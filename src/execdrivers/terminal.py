@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
+from execdrivers.errors import InvalidState
+
 __all__ = ["RawTerminal", "Terminal", "window_size"]
 
 #: struct winsize: rows, columns, and two of pixels that nobody sets.
@@ -46,10 +48,13 @@ class Terminal:
         return self._fd < 0
 
     def read(self, size: int = 65536) -> bytes:
-        """What the container has written, at most ``size`` bytes; waits for some. ``b""`` when nobody holds it."""
+        """What the container has written, at most ``size`` bytes; waits for some. ``b""`` when nobody holds it.
+
+        Raises `InvalidState` once closed, as all that takes a terminal does.
+        """
         while True:
             try:
-                return os.read(self._fd, size)
+                return os.read(self._open(), size)
             except BlockingIOError:
                 self._wait(select.POLLIN)
             except OSError as error:
@@ -72,7 +77,7 @@ class Terminal:
         rest = memoryview(data)
         while rest:
             try:
-                rest = rest[os.write(self._fd, rest) :]
+                rest = rest[os.write(self._open(), rest) :]
             except BlockingIOError:
                 self._wait(select.POLLOUT)
         return len(data)
@@ -82,12 +87,12 @@ class Terminal:
 
     def resize(self, rows: int, columns: int) -> None:
         """Set the size in characters; the container's foreground processes get SIGWINCH."""
-        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, _WINSIZE.pack(rows, columns, 0, 0))
+        fcntl.ioctl(self._open(), termios.TIOCSWINSZ, _WINSIZE.pack(rows, columns, 0, 0))
 
     @property
     def size(self) -> tuple[int, int] | None:
         """Rows and columns; None when not set."""
-        return window_size(self._fd)
+        return window_size(self._fd) if self._fd >= 0 else None
 
     def close(self) -> None:
         """Hang up: the container's foreground processes get SIGHUP. May be called twice."""
@@ -95,9 +100,14 @@ class Terminal:
         if fd >= 0:
             os.close(fd)
 
+    def _open(self) -> int:
+        if self._fd < 0:
+            raise InvalidState("the terminal is closed", remedy="use it before delete() or close()")
+        return self._fd
+
     def _wait(self, mask: int) -> None:
         poll = select.poll()
-        poll.register(self._fd, mask)
+        poll.register(self._open(), mask)
         poll.poll()
 
     def __repr__(self) -> str:
