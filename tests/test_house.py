@@ -35,6 +35,7 @@ PUBLIC = {
     "pidfd",
     "seccomp",
     "spec",
+    "stats",
     "subids",
     "units",
     "users",
@@ -117,6 +118,18 @@ def test_reference_lists_every_field_of_the_spec() -> None:
     assert rows == [field.name for field in attrs.fields(execdrivers.ContainerSpec)]
     rows = re.findall(r"^\| `(\w+)` \|", section("reference.md", "Fields of `Resources`"), re.MULTILINE)
     assert rows == [field.name for field in attrs.fields(execdrivers.Resources)]
+
+
+def test_reference_lists_every_field_of_stats() -> None:
+    import attrs
+
+    from execdrivers.stats import CpuStats, DeviceStats, MemoryStats, PidsStats, PressureStats, Stall
+
+    text = section("reference.md", "Fields of `Stats`")
+    rows = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert rows == [field.name for field in attrs.fields(execdrivers.Stats)]
+    for kind in (CpuStats, MemoryStats, PidsStats, DeviceStats, PressureStats, Stall):
+        assert not [field.name for field in attrs.fields(kind) if f"`{field.name}`" not in text]
 
 
 def test_reference_mentions_every_public_name() -> None:

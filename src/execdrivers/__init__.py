@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from execdrivers.spec import Mount as Mount
     from execdrivers.spec import Resources as Resources
     from execdrivers.spec import Rlimit as Rlimit
+    from execdrivers.stats import Stats as Stats
+    from execdrivers.stats import cpu_percent as cpu_percent
     from execdrivers.stdio import DEVNULL as DEVNULL
     from execdrivers.stdio import PIPE as PIPE
     from execdrivers.stdio import STDOUT as STDOUT
@@ -85,6 +87,7 @@ _HOME = {
         "process": "ExecProcess",
         "registry": "Registry",
         "spec": "Capabilities ContainerSpec Device Hook Hooks IdMapping Landlock Mount Resources Rlimit",
+        "stats": "Stats cpu_percent",
         "stdio": "DEVNULL PIPE STDOUT",
         "terminal": "Terminal",
     }.items()

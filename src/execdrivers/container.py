@@ -20,6 +20,7 @@ from execdrivers.supervision import Supervised
 
 if TYPE_CHECKING:
     from execdrivers.spec import Capabilities, ContainerSpec, Resources
+    from execdrivers.stats import Stats
 
 __all__ = ["Container"]
 
@@ -139,6 +140,18 @@ class Container(Supervised):
         self._registry.require(self.driver, {"pids": "pids"})
         with self._lock:
             return () if self._exit is not None or self._deleted else self._hold().pids()
+
+    def stats(self) -> Stats:
+        """What it uses now: processor time, memory, processes, block I/O, network, pressure.
+
+        Raises `InvalidState` once it has ended; `UnsupportedFeature` where its driver cannot tell.
+        """
+        self._registry.require(self.driver, {"stats": "stats"})
+        with self._lock:
+            if self.state == "stopped" or self._deleted:
+                remedy = "take samples while it runs"
+                raise InvalidState(f"container {self.id!r} is {self._describe()} and uses nothing", remedy=remedy)
+            return self._hold().stats()
 
     def exec(
         self,

@@ -21,6 +21,7 @@ from execdrivers.exit import Exit
 if TYPE_CHECKING:
     from execdrivers.launcher import Spawner
     from execdrivers.spec import ContainerSpec, Resources
+    from execdrivers.stats import Stats
 
 __all__ = [
     "INTERFACE_VERSION",
@@ -124,6 +125,9 @@ class CreateRequest:
     ``directory`` is the container's own directory in the store: the driver may keep files below it; the engine removes
     it after `Handle.delete`.
 
+    ``accounting``: what the container uses is to be counted from its birth, for `Handle.stats`, also where nothing is
+    limited; as far as that can be had.
+
     ``intend`` records a `Handle.state` of what is about to be made: when the program is killed before `Driver.create`
     has returned, `Driver.recover` is given it, to delete what there is of it. Raises `StoreError`.
 
@@ -135,6 +139,7 @@ class CreateRequest:
     spec: ContainerSpec
     stdio: Stdio
     directory: str
+    accounting: bool = False
     intend: Callable[[Mapping[str, Any]], object] = lambda state: None
     spawner: Spawner | None = None
 
@@ -261,6 +266,10 @@ class Handle(ProcessHandle):
     def pids(self) -> Sequence[int]:
         """The host's pids of all processes in the container (feature ``pids``)."""
         raise self._unsupported("pids")
+
+    def stats(self) -> Stats:
+        """What the container uses now (feature ``stats``); called before `exit`, which may be at its end."""
+        raise self._unsupported("stats")
 
     def exec(self, request: ExecRequest) -> ProcessHandle:
         """Run one more process in the container (feature ``exec``); it ends with the container at the latest.

@@ -53,8 +53,9 @@ class Pump:
             return True
         milliseconds = None
         if deadline is not None:
-            # Rounded up, or the last millisecond would be spent spinning.
-            milliseconds = max(0, int((deadline - time.monotonic()) * 1000) + 1)
+            # Rounded up, or the last millisecond would be spent spinning; a mere look takes none.
+            left = deadline - time.monotonic()
+            milliseconds = int(left * 1000) + 1 if left > 0 else 0
         ended = False
         for fd, events in self._poll.poll(milliseconds):
             if fd == self._exit_fd:

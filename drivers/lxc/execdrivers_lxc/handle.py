@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from execdrivers.cgroups import Layout
     from execdrivers.launcher import Launch
     from execdrivers.spec import Resources
+    from execdrivers.stats import Stats
     from execdrivers_lxc.probe import Host
 
 __all__ = ["Container", "LxcHandle", "all_cgroups", "remove_traces"]
@@ -166,6 +167,11 @@ class LxcHandle(Handle):
 
     def pids(self) -> Sequence[int]:
         return cgroups.processes(self._cgroups())
+
+    def stats(self) -> Stats:
+        from execdrivers.cgroups.stats import sample
+
+        return sample(self._cgroups(), self.pids, self.pid, self.exit_fd)
 
     def exec(self, request: ExecRequest) -> LxcProcess:
         if not has_proc(request.spec):

@@ -62,12 +62,16 @@ _FIRST_DESCRIPTOR = 6
 _NO_HOOKS = Hooks()
 
 
-def compile(spec: ContainerSpec, id: str, host: Host, directory: str = "DIRECTORY") -> NativePlan:
+def compile(
+    spec: ContainerSpec, id: str, host: Host, directory: str = "DIRECTORY", *, accounting: bool = False
+) -> NativePlan:
     """The plan for a spec. ``directory`` is the container's own, which hooks are told of as its bundle.
+
+    ``accounting`` is as in `CreateRequest`.
 
     Raises `SpecError` for what does not fit the rootfs or the host.
     """
-    return _Compiler(spec, id, host, directory).compile()
+    return _Compiler(spec, id, host, directory, accounting=accounting).compile()
 
 
 def _kind(propagation: str | None) -> str:
@@ -84,7 +88,7 @@ def _check_propagation(spec: ContainerSpec) -> None:
 class _Compiler:
     """One compilation: what several parts of the plan need to know, and the parts in the order of the plan."""
 
-    def __init__(self, spec: ContainerSpec, id: str, host: Host, directory: str) -> None:
+    def __init__(self, spec: ContainerSpec, id: str, host: Host, directory: str, *, accounting: bool) -> None:
         self.spec = spec
         self.id = id
         self.host = host
@@ -130,6 +134,7 @@ class _Compiler:
             devices=self.devices,
             track="pid" not in self.namespaces,
             show=any(mount.type == "cgroup" for mount in self.mounts),
+            accounting=accounting,
         )
         if "pid" in self.joined and not self.cgroups:
             problem = "is shared with others, and it takes a cgroup to tell the container's processes from theirs"

@@ -32,7 +32,7 @@ _ALWAYS = frozenset(
     hostname domainname user cwd umask tty rlimits capabilities no-new-privileges oom-score-adj
     scheduler io-priority cpu-affinity personality annotations stop-signal
     sysctl masked-paths readonly-paths network.none network.host init hooks
-    exec pids recover signal kill-all
+    exec pids stats recover signal kill-all
     namespace.user user-mappings namespace.join
     """.split()
 )
@@ -115,7 +115,7 @@ class NativeDriver(Driver):
         return compile(spec, id, self.host).plan()
 
     def create(self, request: CreateRequest) -> NativeHandle:
-        compiled = compile(request.spec, request.id, self.host, request.directory)
+        compiled = compile(request.spec, request.id, self.host, request.directory, accounting=request.accounting)
         if compiled.profile:
             apparmor.check(compiled.profile)
         hooks = compiled.hooks

@@ -23,6 +23,7 @@ from execdrivers_native.process import compile_exec, exec_device_rules
 
 if TYPE_CHECKING:
     from execdrivers.spec import Resources
+    from execdrivers.stats import Stats
 
 __all__ = ["NativeHandle"]
 
@@ -168,6 +169,11 @@ class NativeHandle(Handle):
         if made:
             return cgroups.processes(made)
         return [] if self.pid is None else _in_pid_namespace(self.pid)
+
+    def stats(self) -> Stats:
+        from execdrivers.cgroups.stats import sample
+
+        return sample(self._cgroups(), self.pids, self.pid, self._first())
 
     def exec(self, request: ExecRequest) -> ProcessHandle:
         spec = request.spec

@@ -29,6 +29,7 @@ from execdrivers_oci.tool import Tool, launch_error, operation_error
 if TYPE_CHECKING:
     from execdrivers.cgroups import Layout
     from execdrivers.spec import Resources
+    from execdrivers.stats import Stats
 
 __all__ = ["Container", "OciExec", "OciHandle", "discard"]
 
@@ -111,6 +112,11 @@ class OciHandle(Handle):
 
     def pids(self) -> Sequence[int]:
         return cgroups.processes(self._container.cgroups)
+
+    def stats(self) -> Stats:
+        from execdrivers.cgroups.stats import sample
+
+        return sample(self._container.cgroups, self.pids, self.pid, self.exit_fd)
 
     def exec(self, request: ExecRequest) -> OciExec:
         compiled = bundle.compile(request.spec, self._container.id, self._layout, bounding_set())

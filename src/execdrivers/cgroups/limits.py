@@ -72,12 +72,14 @@ def plan(
     devices: Sequence[Rule] = (),
     track: bool = False,
     show: bool = False,
+    accounting: bool = False,
 ) -> tuple[CgroupDir, ...]:
-    """The cgroups that container ``id`` needs: where something is limited, and no others, but for three cases.
+    """The cgroups that container ``id`` needs: where something is limited, and no others, but for four cases.
 
     ``path``: the spec's ``cgroups_path``, which it is to be at in every hierarchy. ``devices``: rules of device access,
     all of them; none: no restriction. ``track``: without a pid namespace its processes are found by their cgroup.
     ``show``: the cgroup file systems are mounted inside, and must show its own part of each hierarchy, not the host's.
+    ``accounting``: what it uses is counted from its birth, whatever is limited; as far as this program may have that.
     Raises `SpecError` for a path that names no cgroup, and rules that v1 cannot have.
     """
     wanted = values(resources, layout) if resources is not None else {}
@@ -89,6 +91,8 @@ def plan(
         wanted.setdefault(controller, [])
     if (show and not layout.v1) or (path and layout.v2):
         wanted.setdefault("", [])
+    for controller in _counting(layout) if accounting else ():
+        wanted.setdefault(controller, [])
     v1: dict[str, tuple[list[str], list[tuple[str, str]]]] = {}
     v2: tuple[list[str], list[tuple[str, str]]] = ([], [])
     for controller, written in wanted.items():
@@ -107,6 +111,21 @@ def plan(
 
     made = [directory(point, 1, *files) for point, files in v1.items()]
     return (*made, *([directory(layout.v2, 2, *v2)] if v2[0] else []))
+
+
+#: Controllers that count, by their names in v1 and in v2; v2 counts pressure without any. The freezer is for a pause,
+#: since what is moved into a cgroup later has its past left behind.
+_COUNT_V1 = ("memory", "cpuacct", "cpu", "pids", "blkio", "freezer")
+_COUNT_V2 = ("memory", "cpu", "pids", "io")
+
+
+def _counting(layout: Layout) -> list[str]:
+    there = [
+        *(controller for controller in _COUNT_V1 if controller in layout.v1),
+        *(controller for controller in _COUNT_V2 if controller in layout.v2_controllers),
+        *([""] if layout.v2 else []),
+    ]
+    return [controller for controller in there if layout.problem(controller) is None]
 
 
 def find(name: str, layout: Layout) -> tuple[CgroupDir, ...]:

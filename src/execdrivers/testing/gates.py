@@ -16,9 +16,9 @@ __all__ = ["OPERATIONS", "PROMISES", "needs"]
 _Test = TypeVar("_Test", bound=Callable[..., None])
 
 #: Features that no field of a spec asks for, but a call: refused by that call, without naming a field.
-OPERATIONS = frozenset({"exec", "pause", "update", "pids", "recover", "signal"})
+OPERATIONS = frozenset({"exec", "pause", "update", "pids", "stats", "recover", "signal"})
 #: Features that nothing asks for: a driver without one has promised nothing that could be refused.
-PROMISES = frozenset({"other-users", "kill-all", "annotations", "stop-signal", "events", "stats"})
+PROMISES = frozenset({"other-users", "kill-all", "annotations", "stop-signal", "events"})
 
 
 def needs(*features: str, asked: Mapping[str, Any] | None = None) -> Callable[[_Test], _Test]:
