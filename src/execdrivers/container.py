@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from execdrivers import interrupts
+from execdrivers import interrupts, pidfd
 from execdrivers.driver import ExecRequest
-from execdrivers.errors import InvalidState, LaunchError, SpecError
+from execdrivers.errors import InvalidState, LaunchError, OperationError, SpecError
 from execdrivers.exit import Exit
 from execdrivers.process import ExecProcess, deadline_after
 from execdrivers.record import State
@@ -19,6 +19,8 @@ from execdrivers.stdio import Input, Output, connect
 from execdrivers.supervision import Supervised
 
 if TYPE_CHECKING:
+    from signal import Signals
+
     from execdrivers.spec import Capabilities, ContainerSpec, Resources
     from execdrivers.stats import Stats
 
@@ -109,11 +111,20 @@ class Container(Supervised):
                 raise
         self._emit("started", pid=handle.pid)
 
-    def signal(self, number: int | str) -> None:
-        """Send a signal (``15``, ``"SIGTERM"``) to the first process. Raises `InvalidState` when it has ended."""
+    def signal(self, number: int | str, *, all: bool = False) -> None:
+        """Send a signal (``15``, ``"SIGTERM"``) to the first process, or to ``all``.
+
+        All are those of one moment, for which they stand still where the driver can pause; elsewhere those that are
+        forked meanwhile get it too. An ``init`` gets none then, since it would pass it on once more.
+
+        Raises `InvalidState` when it has ended; with ``all`` also before it runs, `UnsupportedFeature` where its driver
+        cannot list processes, `OperationError` where one lets no signal through.
+        """
         from execdrivers.units import to_signal
 
         parsed = to_signal(number)
+        if all:
+            return self._signal_all(parsed)
         self.poll()  # what has ended, and was not reaped, would take it without a word
         with self._lock:
             if self._exit is None and not self._deleted:
@@ -122,6 +133,36 @@ class Container(Supervised):
                 except ProcessLookupError:
                     pass
         raise InvalidState(f"container {self.id!r} has ended and takes no signal", remedy="see its exit: wait()")
+
+    @interrupts.deferring
+    def _signal_all(self, number: Signals) -> None:
+        from execdrivers.broadcast import signal_all
+
+        asked = "signal(all=True)"
+        self._registry.require(self.driver, {"signal": asked, "pids": asked})
+        with self._lock:
+            self._require_running("be signalled as a whole", paused=True)
+            handle = self._hold()
+            if number == signal.SIGKILL:
+                return handle.kill()
+            spare = handle.pid if self.spec.init else None
+            if self._record.status == "paused":
+                return signal_all(handle, number, still=True, spare=spare)
+            if "pause" not in self._registry.probe(self.driver).features:
+                return signal_all(handle, number, still=False, spare=spare)
+            # The record tells of the pause, should this program not live to end it.
+            self._changed("paused")
+            try:
+                try:
+                    handle.pause()
+                    signal_all(handle, number, still=True, spare=spare)
+                finally:
+                    handle.resume()
+            except OperationError:
+                if not pidfd.wait(handle.exit_fd, 0):  # else it ended meanwhile, and has nobody to be signalled
+                    raise
+            finally:
+                self._changed("running")
 
     def stop(self, timeout: float = 10) -> Exit:
         """Ask it to end (the spec's ``stop_signal``, or SIGTERM), and kill it after ``timeout`` seconds."""

@@ -189,7 +189,10 @@ class CommandNotExecutable(LaunchError, PermissionError):
 
 
 class OperationError(ExecDriverError, OSError):
-    """A live container could not be paused, resumed or updated; it runs on. ``errno`` is the kernel's (0: none)."""
+    """A live container could not be paused, resumed, updated or signalled as a whole; it runs on.
+
+    ``errno`` is the kernel's (0: none).
+    """
 
     def __init__(self, message: str, *, operation: str, errno: int = 0, path: str = "", remedy: str = "") -> None:
         ExecDriverError.__init__(self, message, remedy=remedy)

@@ -14,6 +14,8 @@
  *     catch N                   print "ready", then the numbers of N signals that arrive
  *     block, ignore SIGNAL…     all signals, some signals
  *     spread N [session|orphan] N processes that sleep: in this session, in their own, or orphaned
+ *     chorus N                  N processes in sessions of their own that print each signal they get
+ *     relay                     a process that hands over to a child of its own all the time, and prints a number then
  *     eat N, feed N             touch N bytes of memory; have a child do it
  *     burn SECONDS              compute for so much processor time, and print how long that took
  *     tick, resize, serve NAME  count without end; wait for another size of the terminal; listen on sockets
@@ -512,12 +514,11 @@ static int a_fill(int argc, char **argv) {
             break;
         left -= n, wrote += n;
     }
-    int error = errno;
+    int failed = left || (argc > 3 && !strcmp(argv[3], "sync") && fsync(fd)), error = errno;
     close(fd);
     tell("%lld", wrote);
     errno = error;
-    (void)argc;
-    return left ? -1 : 0;
+    return failed ? -1 : 0;
 }
 
 static int a_mkdir(int argc, char **argv) { return (void)argc, mkdir(argv[1], 0777); }
@@ -594,6 +595,21 @@ static int a_connect(int argc, char **argv) {
     if (listener >= 0)
         close(listener);
     errno = error;
+    return failed ? -1 : 0;
+}
+
+/* N datagrams of so many bytes to ourselves. */
+static int a_send(int argc, char **argv) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof address;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), size = integer(argv[2]);
+    int failed = bind(fd, (void *)&address, length) || getsockname(fd, (void *)&address, &length);
+    for (long long left = integer(argv[1]); left > 0 && !failed; left--)
+        failed = sendto(fd, buffer, size, 0, (void *)&address, length) != size || recv(fd, buffer, size, 0) != size;
+    int error = errno;
+    close(fd);
+    errno = error;
+    (void)argc;
     return failed ? -1 : 0;
 }
 
@@ -700,7 +716,7 @@ static const struct attempt {
     {"setuid", 1, a_setuid},   {"setgid", 1, a_setgid},     {"setgroups", 1, a_setgroups},
     {"nice", 1, a_nice},       {"kill", 2, a_kill},         {"unshare", 1, a_unshare},
     {"settime", 0, a_settime}, {"rawsocket", 0, a_rawsocket}, {"connect", 0, a_connect},
-    {"connect-abstract", 1, a_connect_abstract},            {"msgget", 1, a_msgget},
+    {"connect-abstract", 1, a_connect_abstract},            {"msgget", 1, a_msgget},       {"send", 2, a_send},
     {"fork", 1, a_fork},       {"threads", 1, a_threads},   {"ptrace", 1, a_ptrace},
     {"rlimit", 3, a_rlimit},   {"statfs", 1, a_statfs},     {"spawn", 1, a_spawn},
     {"syscall", 1, a_syscall}, {"truncate", 1, a_truncate},
@@ -888,6 +904,58 @@ static int c_spread(int argc, char **argv) {
     return 0;
 }
 
+/* N children, each leading a session, that print the number of every signal that they get. */
+static int c_chorus(int argc, char **argv) {
+    int count = integer(argv[1]), ready[2];
+    sigset_t all;
+    (void)argc;
+    fflush(NULL);
+    if (pipe2(ready, O_CLOEXEC))
+        return 1;
+    for (int i = 0; i < count; i++) {
+        pid_t pid = fork();
+        if (pid < 0)
+            return 1;
+        if (pid)
+            continue;
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a driver may not promise to kill us all */
+        setsid();
+        sigfillset(&all);
+        sigprocmask(SIG_BLOCK, &all, NULL);
+        (void)!write(ready[1], "", 1);
+        for (;;) {
+            int caught = sigwaitinfo(&all, NULL);
+            if (caught > 0)
+                dprintf(1, "%d\n", caught);
+        }
+    }
+    for (int i = 0; i < count; i++)
+        (void)!read(ready[0], buffer, 1);
+    close(ready[0]);
+    close(ready[1]);
+    return 0;
+}
+
+/* A child that has a child, ends, and so on; each prints a number. SIGTERM ends it. */
+static int c_relay(int argc, char **argv) {
+    (void)argc, (void)argv;
+    fflush(NULL);
+    signal(SIGCHLD, SIG_IGN); /* whom we adopt nobody need reap */
+    pid_t pid = fork();
+    if (pid)
+        return pid < 0;
+    setsid();
+    signal(SIGTERM, SIG_DFL);
+    for (unsigned long long n = 0;; n++) {
+        dprintf(1, "%llu\n", n);
+        usleep(300);
+        while ((pid = fork()) < 0)
+            usleep(300);
+        if (pid)
+            _exit(0);
+    }
+}
+
 static void touch(long long bytes) {
     char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
@@ -1027,6 +1095,7 @@ static const struct attempt COMMANDS[] = {
     {"spread", 1, c_spread}, {"eat", 1, c_eat},       {"feed", 1, c_feed},         {"burn", 1, c_burn},
     {"tick", 0, c_tick},     {"resize", 0, c_resize}, {"serve", 1, c_serve},       {"run", 1, c_exec},
     {"stat", 1, c_stat},     {"list", 1, c_list},     {"block", 0, c_block}, {"to", 1, c_to},
+    {"chorus", 1, c_chorus}, {"relay", 0, c_relay},
 };
 
 static int command(int argc, char **argv) {
