@@ -154,7 +154,7 @@ def engine(no_leaks: None, tmp_path: Path) -> Iterator[execdrivers.Engine]:
     root = tmp_path / "state"
     with execdrivers.Engine(root=root) as engine:
         yield engine
-    remaining = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.exists() else []
+    remaining = [entry.name for entry in root.glob("[!.]*") if entry.is_dir()]
     assert not remaining, f"left in the store: {remaining}"
 
 

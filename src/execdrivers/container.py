@@ -21,6 +21,7 @@ from execdrivers.supervision import Supervised
 if TYPE_CHECKING:
     from signal import Signals
 
+    from execdrivers.events import Event, EventType
     from execdrivers.spec import Capabilities, ContainerSpec, Resources
     from execdrivers.stats import Stats
 
@@ -102,14 +103,15 @@ class Container(Supervised):
                 # A transient one's record says so already, unless its driver makes the process only now.
                 changed = self._take_state(handle)
                 if changed or not self._transient:
-                    self._write()
+                    started = self._write("started", pid=handle.pid)
+                else:
+                    started = self._announcer.note("started", pid=handle.pid)
             except BaseException as error:
                 unforeseen = Exit(reason="launch-failed", code=LaunchError.exit_code, error=str(error))
                 self._exit = error.exit if isinstance(error, LaunchError) else unforeseen
-                self._emit("exited", exit=self._exit)
                 self._discard()
                 raise
-        self._emit("started", pid=handle.pid)
+        self._announcer.tell(started)
 
     def signal(self, number: int | str, *, all: bool = False) -> None:
         """Send a signal (``15``, ``"SIGTERM"``) to the first process, or to ``all``.
@@ -249,8 +251,9 @@ class Container(Supervised):
             wiring.close()
             raise
         wiring.close_child()
-        process = ExecProcess(request.id, self.id, spec.args, handle, wiring)
+        process = ExecProcess(request.id, self.id, spec.args, handle, wiring, self._announcer)
         process._attach_terminal(handle, spec.console_size)
+        self._announcer.emit("exec_started", exec=process.id, args=spec.args, pid=handle.pid)
         return process
 
     @interrupts.deferring
@@ -263,8 +266,8 @@ class Container(Supervised):
         with self._lock:
             self._require_running("be paused")
             self._hold().pause()
-            self._changed("paused")
-        self._emit("paused")
+            told = self._changed("paused", "paused")
+        self._announcer.tell(told)
 
     @interrupts.deferring
     def resume(self) -> None:
@@ -273,8 +276,8 @@ class Container(Supervised):
         with self._lock:
             self._require_running("be resumed", paused=True)
             self._hold().resume()
-            self._changed("running")
-        self._emit("resumed")
+            told = self._changed("running", "resumed")
+        self._announcer.tell(told)
 
     @interrupts.deferring
     def update(self, resources: Resources | None = None, **limits: Any) -> None:
@@ -304,8 +307,8 @@ class Container(Supervised):
             self._require_running("be updated", paused=True)
             self._hold().update(Resources(**changes))
             self._spec, self._record.spec = amended, amended.to_dict()
-            self._changed(self._record.status)
-        self._emit("updated", spec=self._record.spec)
+            told = self._changed(self._record.status, "updated", spec=self._record.spec)
+        self._announcer.tell(told)
 
     def _amended(self, spec: ContainerSpec, feature: str) -> ContainerSpec:
         """The spec as policy will have it, if its driver can do that to a live container."""
@@ -323,11 +326,11 @@ class Container(Supervised):
             remedy = "start() it before" if state == "created" else "create another"
             raise InvalidState(f"container {self.id!r} is {self._describe()} and cannot {what}", remedy=remedy)
 
-    def _changed(self, status: State) -> None:
+    def _changed(self, status: State, change: EventType, **more: Any) -> Event | None:
         """Its driver has done something to it."""
         self._record.status = status
         self._take_state(self._hold())
-        self._write()
+        return self._write(change, **more)
 
     def detach(self) -> None:
         """Let it live on without this program, which then need not `delete` it. `Engine.get` finds it again.

@@ -23,10 +23,11 @@ from execdrivers.stdio import Input, Output, connect
 from execdrivers.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from typing_extensions import Unpack
 
+    from execdrivers.eventstream import EventStream
     from execdrivers.spec import SpecFields
 
     class RunOptions(SpecFields, total=False):
@@ -191,6 +192,30 @@ class Engine:
     def list(self) -> list[Summary]:
         """All containers below the root, by name. A damaged record is one with an ``error``."""
         return [Summary.of(record) for record in self._store.list()]
+
+    def events(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        types: Collection[str] | str | None = None,
+        containers: Collection[str] | str | None = None,
+        follow: bool = True,
+    ) -> EventStream:
+        """What happens to the containers below the root, whichever program does it: iterate over it, and close it.
+
+        From now on; with ``since`` (seconds since the epoch) from then on, as far as the journal goes back; until it is
+        closed, or ``until``. Without ``follow`` only what has happened. ``types`` and ``containers`` (names): no
+        others. While somebody follows, containers that leave nothing behind (`run`) are told of, too. Raises
+        `SpecError` for a type that there is not, `StoreError`.
+        """
+        from execdrivers.announce import journal_at
+        from execdrivers.eventstream import EventStream
+
+        if follow:
+            self._store.prepare()
+        journal = journal_at(self._store.root)
+        return EventStream(journal, since=since, until=until, types=types, containers=containers, follow=follow)
 
     def delete(self, name: str, *, force: bool = False) -> None:
         """`Container.delete` by name; with ``force`` also of a record that makes no sense, whatever it was."""

@@ -21,6 +21,7 @@ from execdrivers.pump import Pump
 from execdrivers.streams import END_OF_INPUT, Capture, Source, Writer
 
 if TYPE_CHECKING:
+    from execdrivers.announce import Announcer
     from execdrivers.driver import ProcessHandle
     from execdrivers.stdio import Wiring
     from execdrivers.streams import Reader
@@ -277,13 +278,23 @@ class ExecProcess(Process):
     Every method may be called from any thread. Use it as a context manager, or call `close`.
     """
 
-    def __init__(self, id: str, container: str, args: tuple[str, ...], handle: ProcessHandle, wiring: Wiring) -> None:
+    def __init__(
+        self,
+        id: str,
+        container: str,
+        args: tuple[str, ...],
+        handle: ProcessHandle,
+        wiring: Wiring,
+        announcer: Announcer,
+    ) -> None:
         super().__init__(wiring)
         #: Unique among the processes of its container.
         self.id = id
         self._container = container
         self._command = args
         self._handle = handle
+        self._announcer = announcer
+        self._pid = handle.pid
         self._let_go = False
         # A fork of this program inherits the object, but not the process.
         self._maker = os.getpid()
@@ -352,6 +363,7 @@ class ExecProcess(Process):
             except Exception as error:
                 self._exit = Exit(reason="unknown", error=f"{type(error).__name__}: {error}")
             self._handle.close()
+        self._announcer.emit("exec_exited", exec=self.id, args=self._command, pid=self._pid, exit=self._exit)
 
     def __del__(self) -> None:
         if getattr(self, "_maker", None) != os.getpid() or self._let_go or sys.is_finalizing():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from execdrivers.container import Container
 from execdrivers.errors import ContainerNotFound, InvalidState
@@ -23,6 +23,12 @@ _GLANCE = 0.005
 
 class Recovered(Container):
     """A container made elsewhere. Its driver is asked for a handle only when something is to be done with it."""
+
+    _shared = True
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._begin_told = True
 
     @property
     def state(self) -> State:
@@ -60,8 +66,9 @@ class Recovered(Container):
             except ContainerNotFound:
                 return None
             self._record = record
-            if record.status == "stopped" and self._exit is None:
-                self._exit = record.ended or Exit(reason="unknown")
+            if record.status == "stopped":
+                self._end_told = True
+                self._exit = self._exit or record.ended or Exit(reason="unknown")
             return record
 
     def _hold(self) -> Handle:

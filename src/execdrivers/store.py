@@ -217,7 +217,7 @@ class Store:
         """
         if id is not None:
             check_id(id)
-        self._prepare()
+        self.prepare()
         while True:
             name = id or os.urandom(6).hex()
             path = f"{self.root}/{name}"
@@ -232,7 +232,7 @@ class Store:
                 if os.path.isdir(self.root):
                     raise _failed("make", path, error) from error
                 self._ready = False  # somebody has cleared the root away
-                self._prepare()
+                self.prepare()
                 continue
             except OSError as error:
                 raise _failed("make", path, error) from error
@@ -293,7 +293,8 @@ class Store:
             finally:
                 entry.close()
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Make the root where there is none. Raises `StoreError`, also where others could put records there."""
         if self._ready:
             return
         try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from execdrivers import interrupts
+from execdrivers.announce import Announcer
 from execdrivers.errors import InvalidState, StoreError
 from execdrivers.exit import Exit
 from execdrivers.process import DEATH, Process
@@ -23,7 +24,7 @@ from execdrivers.stdio import Wiring
 
 if TYPE_CHECKING:
     from execdrivers.driver import Handle
-    from execdrivers.events import EventType
+    from execdrivers.events import Event, EventType
     from execdrivers.registry import Registry
     from execdrivers.spec import ContainerSpec
     from execdrivers.store import Entry
@@ -33,6 +34,9 @@ __all__ = ["Supervised"]
 
 class Supervised(Process):
     """One container with its record, its driver's handle and its stdio; for any number of threads."""
+
+    #: Whether other programs may have told of it.
+    _shared = False
 
     def __init__(
         self,
@@ -55,9 +59,14 @@ class Supervised(Process):
         #: Its record goes as soon as it ends.
         self._transient = transient
         self._forget = forget
+        self._announcer = Announcer(
+            registry, os.path.dirname(entry.path), record.id, record.driver, transient=transient
+        )
         self._timed_out = False
         self._freed = False
         self._deleted = False
+        #: What the journal has of its beginning and its end.
+        self._begin_told = self._end_told = False
         self._detached = False
         # A fork of this program inherits the object, but not the container.
         self._maker = os.getpid()
@@ -150,12 +159,6 @@ class Supervised(Process):
     def _is_running(self) -> bool:
         return self.poll() is None and self._record.status in ("running", "paused")
 
-    def _emit(self, type: EventType, **more: Any) -> None:
-        if self._registry.observed:
-            from execdrivers.events import Event
-
-            self._registry.observe(Event(type=type, id=self.id, driver=self.driver, time=time.time(), **more))
-
     def _take_state(self, handle: Handle) -> bool:
         """Note what the driver needs to find it again; whether that is news."""
         state = handle.state()
@@ -165,10 +168,12 @@ class Supervised(Process):
         self._record.process = identity(handle.pid)
         return True
 
-    def _write(self) -> None:
+    def _write(self, change: EventType | None = None, **more: Any) -> Event | None:
+        """Write the record, and to the journal what has changed it; that is to be told to observers."""
         with self._entry as entry:
             if not entry.gone:
                 entry.write(self._record)
+            return self._announcer.note(change, **more) if change is not None else None
 
     def _created(self) -> None:
         """The driver has made it: write the first record, which unlocks the id. On any error all is undone."""
@@ -180,10 +185,12 @@ class Supervised(Process):
                 self._record.status = "running" if self._transient else "created"
                 entry.write(self._record)
                 self._record.status = "created"
+                self._begin_told = True
+                created = self._announcer.note("created", pid=handle.pid, spec=self._record.spec)
         except BaseException:
             self._discard()
             raise
-        self._emit("created", pid=handle.pid, spec=self._record.spec)
+        self._announcer.tell(created)
 
     def _conclude(self, pump: Pump) -> None:
         """The first process has ended: take the rest of the output and the exit, free the resources."""
@@ -205,14 +212,7 @@ class Supervised(Process):
         self._record.status = "stopped"
         self._record.exit = exit.to_dict()
         self._record.finished_at = time.time()
-        try:
-            self._free(remove=self._transient)
-        finally:
-            if exit.reason == "oom":
-                self._emit("oom", exit=exit)
-            self._emit("exited", exit=exit)
-            if self._deleted:
-                self._emit("deleted")
+        self._free(remove=self._transient)
 
     def expire(self) -> None:
         """Its time is over: kill every process in it. The reason of its exit is ``timeout``."""
@@ -222,21 +222,41 @@ class Supervised(Process):
 
     def _free(self, *, remove: bool) -> None:
         """Free what the driver took, once; keep the record up to date, or remove it. Called with the lock."""
-        with self._entry as entry:
-            try:
-                if not self._freed:
-                    # Even if another program has cleaned up already: this closes the descriptors.
-                    self._hold().delete()
-                    self._freed = True
-                    self._record.handle = None
-            finally:
-                if remove and self._freed:
-                    entry.remove()
-                    self._deleted = True
-                elif not entry.gone:
-                    self._write_last(entry)
+        told: list[Event | None] = []
+        try:
+            with self._entry as entry:
+                try:
+                    if not self._freed:
+                        # Even if another program has cleaned up already: this closes the descriptors.
+                        self._hold().delete()
+                        self._freed = True
+                        self._record.handle = None
+                finally:
+                    if not (remove and self._freed) and not entry.gone:
+                        self._write_last(entry)
+                    told += self._note_end(entry)
+                    if remove and self._freed:
+                        told.append(self._remove(entry))
+        finally:
+            self._announcer.tell(*told)
         if self._deleted:
             self._let_go()
+
+    def _note_end(self, entry: Entry) -> list[Event | None]:
+        """Note its exit, once."""
+        if self._exit is None or self._end_told:
+            return []
+        self._end_told = True
+        oom = self._announcer.note_oom(self._exit.oom_kills, elsewhere=self._shared)
+        # Whoever has removed the record has noted it.
+        return [oom, self._announcer.note("exited", exit=self._exit, written=entry.gone)]
+
+    def _remove(self, entry: Entry) -> Event | None:
+        """Remove the record; only who does that notes it."""
+        theirs = entry.gone
+        entry.remove()
+        self._deleted = True
+        return self._announcer.note("deleted", written=theirs) if self._begin_told else None
 
     def _write_last(self, entry: Entry) -> None:
         try:
@@ -252,7 +272,6 @@ class Supervised(Process):
         self._record.status = "stopped"
         self._wiring.close_child()
         self._free(remove=True)
-        self._emit("deleted")
 
     def _let_go(self) -> None:
         self._close_stdio()

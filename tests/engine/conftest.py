@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +218,7 @@ def engine(no_leaks: None, registry: Registry, root: Path) -> Iterator[Engine]:
     """An engine on the driver of this file, leak-checked."""
     with Engine(root, registry=registry) as engine:
         yield engine
-    assert not root.exists() or os.listdir(root) == []
+    assert not root.exists() or glob("*", root_dir=root) == []
 
 
 @pytest.fixture

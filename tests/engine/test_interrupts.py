@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from glob import glob
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -112,7 +113,7 @@ def test_an_interrupt_anywhere_leaves_nothing(rootfs: Path, tmp_path: Path, kind
                 heard = interrupter.run(call)
             assert heard == bool(interrupter.place), f"not heard: {interrupter.place}"
             gc.collect()  # as well
-            left = leaks.wait_for_none(before, places=[str(tmp_path)]) + os.listdir(engine.root)
+            left = leaks.wait_for_none(before, places=[str(tmp_path)]) + glob("*", root_dir=engine.root)
             assert not left, f"{interrupter.place}: left behind: {left}"
 
 

@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from glob import glob
 from pathlib import Path
 
 import attrs
@@ -126,7 +127,7 @@ class Laboratory:
     def left(self, before: Snapshot) -> list[str]:
         """What was left behind since."""
         left = [text for text in wait_for_none(before, places=[str(self.scratch)]) if not self._is_anothers(text)]
-        entries = os.listdir(self.engine.root) if os.path.exists(self.engine.root) else []
+        entries = glob("*", root_dir=self.engine.root)
         return [f"left behind: {text}" for text in (*left, *entries)]
 
     @staticmethod

@@ -124,7 +124,7 @@ class Kit:
     def stored(self) -> list[str]:
         """Ids of the containers in the store."""
         root = Path(self.engine.root)
-        return sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.exists() else []
+        return sorted(entry.name for entry in root.glob("[!.]*") if entry.is_dir())
 
     def own_rootfs(self, name: str = "rootfs") -> Path:
         """A rootfs that the test may change."""
