@@ -326,7 +326,7 @@ class Container(Supervised):
             remedy = "start() it before" if state == "created" else "create another"
             raise InvalidState(f"container {self.id!r} is {self._describe()} and cannot {what}", remedy=remedy)
 
-    def _changed(self, status: State, change: EventType, **more: Any) -> Event | None:
+    def _changed(self, status: State, change: EventType | None = None, **more: Any) -> Event | None:
         """Its driver has done something to it."""
         self._record.status = status
         self._take_state(self._hold())
