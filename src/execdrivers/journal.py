@@ -27,8 +27,9 @@ __all__ = ["FILE_SIZE", "Journal", "Mark", "count_lines", "lines_before"]
 #: Bytes of one file; there are two at most.
 FILE_SIZE = 4 << 20
 
-#: Seconds to wait for others who write. Whoever holds the lock for longer was stopped, and is not waited for.
-_PATIENCE = 1.0
+#: Seconds to wait for others who write. Whoever holds the lock for longer was stopped, and is no more waited for, for
+#: so long; then lines are written all the same, only not so well ordered, and nothing is rotated.
+_PATIENCE, _IMPATIENCE = 5.0, 60.0
 
 _APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
@@ -43,6 +44,8 @@ class Journal:
         self.older = f"{self.path}.1"
         self._listeners = f"{self.directory}/listeners"
         self._failing = False
+        #: Until when (time.monotonic) nobody is waited for.
+        self._impatient = 0.0
 
     def append(self, event: Event) -> None:
         """Write an event. What keeps it from being written is logged, once, and disturbs nobody."""
@@ -59,7 +62,7 @@ class Journal:
             self._failing = False
 
     def _append(self, line: bytes) -> None:
-        fd = self._open()
+        fd, locked = self._open()
         try:
             size = os.fstat(fd).st_size
             if not size:
@@ -67,9 +70,10 @@ class Journal:
             elif os.pread(fd, 1, size - 1) != b"\n":
                 line = b"\n" + line  # after what somebody could write only half of
             if (written := os.write(fd, line)) < len(line):
-                os.ftruncate(fd, size)
+                if locked:
+                    os.ftruncate(fd, size)
                 raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({written} of {len(line)} bytes written)")
-            if size + written >= FILE_SIZE:
+            if locked and size + written >= FILE_SIZE:
                 self._rotate(fd)
         finally:
             os.close(fd)
@@ -88,18 +92,21 @@ class Journal:
             os.close(new)
         os.rename(aside, self.path)
 
-    def _open(self) -> int:
-        """The journal, locked."""
-        until = time.monotonic() + _PATIENCE
+    def _open(self) -> tuple[int, bool]:
+        """The journal, and whether it is locked."""
+        now = time.monotonic()
+        until = now + (_PATIENCE if now >= self._impatient else 0)
         while True:
             fd = self._open_or_make()
             try:
                 pause = 0.0001
-                while not _lock(fd) and time.monotonic() < until:
+                while not (locked := _lock(fd)) and time.monotonic() < until:
                     time.sleep(pause)
-                    pause = min(2 * pause, 0.01)
-                if self._is_current(fd) or time.monotonic() >= until:
-                    return fd
+                    pause = min(2 * pause, 0.002)
+                if not locked and now >= self._impatient:
+                    self._impatient = time.monotonic() + _IMPATIENCE
+                if not locked or self._is_current(fd):
+                    return fd, locked
             except BaseException:
                 os.close(fd)
                 raise
