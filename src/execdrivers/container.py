@@ -166,12 +166,17 @@ class Container(Supervised):
             finally:
                 self._changed("running")
 
-    def stop(self, timeout: float = 10) -> Exit:
-        """Ask it to end (the spec's ``stop_signal``, or SIGTERM), and kill it after ``timeout`` seconds."""
+    def stop(self, timeout: float | None = 10, *, signal: int | str | None = None) -> Exit:
+        """Ask it to end by a signal (the spec's ``stop_signal``, or SIGTERM), and kill it after ``timeout`` seconds.
+
+        None: it is never killed. One that is paused is resumed, lest it hear nothing.
+        """
         self._require_start()
-        if self._exit is None:
+        if self.state != "stopped":
             try:
-                self.signal(self.spec.stop_signal or signal.SIGTERM)
+                self.signal(signal if signal is not None else self.spec.stop_signal or "SIGTERM")
+                if self.state == "paused":
+                    self.resume()
             except InvalidState:
                 pass  # it ended just now
             if not self._supervise(deadline_after(timeout)):

@@ -335,9 +335,21 @@ class ExecProcess(Process):
         except InvalidState:
             pass
 
+    def detach(self) -> None:
+        """Let it run on without this program, until its own end or the container's. Nobody learns its exit then.
+
+        Give it no pipes and no terminal: they close with this program.
+        """
+        with self._lock:
+            self._handle.close()
+            self._close_stdio()
+            self._let_go = True
+
     @interrupts.deferring
     def close(self) -> None:
-        """Kill it if it still runs, and let go of its streams. May be called twice."""
+        """Kill it if it still runs, and let go of its streams. May be called twice, and does nothing after `detach`."""
+        if self._let_go:
+            return
         self.kill()
         if not self._over:
             self._supervise(time.monotonic() + DEATH)

@@ -34,6 +34,7 @@ _FLAGS = {
     "capabilities.add": "--cap-add",
     "capabilities.drop": "--cap-drop",
     "resources.pids": "--pids-limit",
+    "resources.block_io": "--blkio-weight",
     "sysctls": "--sysctl",
     "annotations": "--annotation",
     "driver_options": "--driver-opt",
@@ -81,6 +82,17 @@ class Request:
             groups = self._given.get("group_add")
             return spec.replace(additional_gids=_groups(spec, groups)) if groups else spec
 
+    def limits(self) -> dict[str, Any]:
+        """Only the limits that are asked for, as fields of `Resources`."""
+        given = self._given
+        prefix = "spec.resources."
+        limits = {dest.removeprefix(prefix): value for dest, value in given.items() if dest.startswith(prefix)}
+        if "pids_limit" in given:
+            limits["pids"] = given["pids_limit"] or -1  # docker's 0 is no limit as well
+        if given.get("blkio_weight"):  # docker's 0 is to leave it
+            limits["block_io"] = {"weight": given["blkio_weight"]}
+        return limits
+
     def _fields(self) -> dict[str, Any]:
         """Only what is asked for, as fields of `ContainerSpec`."""
         given = self._given
@@ -89,14 +101,10 @@ class Request:
             from execdrivers.cli.privileged import privileged
 
             fields = privileged()
-        resources = fields.setdefault("resources", {})
+        fields.setdefault("resources", {}).update(self.limits())
         for dest, value in given.items():
-            if dest.startswith("spec.resources."):
-                resources[dest.removeprefix("spec.resources.")] = value
-            elif dest.startswith("spec."):
+            if dest.startswith("spec.") and not dest.startswith("spec.resources."):
                 fields[dest.removeprefix("spec.")] = value
-        if "pids_limit" in given:
-            resources["pids"] = given["pids_limit"] or -1  # docker's 0 is no limit as well
         if self._command:
             fields["args"] = list(self._command)
         elif "bundle" not in given:

@@ -6,9 +6,11 @@ put together in `execdrivers.cli.build`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from execdrivers.cli.parsing import Parser, UsageError
 
-__all__ = ["NAMESPACES", "add_flags"]
+__all__ = ["NAMESPACES", "add_flags", "add_live_limits"]
 
 #: Kind of namespace → docker's option for it; the network has its own forms.
 NAMESPACES = {"pid": "pid", "ipc": "ipc", "uts": "uts", "user": "userns", "cgroup": "cgroupns"}
@@ -111,19 +113,7 @@ def _add_files(parser: Parser) -> None:
 
 def _add_limits(parser: Parser) -> None:
     add = parser.group("Limits", "SIZE: bytes, or with a unit: 64m, 1.5g, 512KiB")
-    add("-m", "--memory", dest="spec.resources.memory", metavar="SIZE", help="memory")
-    add(
-        "--memory-swap",
-        dest="spec.resources.memory_swap",
-        metavar="SIZE",
-        help="memory and swap together; -1: no limit of swap",
-    )
-    add(
-        "--memory-reservation",
-        dest="spec.resources.memory_reservation",
-        metavar="SIZE",
-        help="memory to keep for the container when the host runs short",
-    )
+    add_live_limits(add)
     add(
         "--memory-swappiness",
         dest="spec.resources.memory_swappiness",
@@ -138,6 +128,24 @@ def _add_limits(parser: Parser) -> None:
         help="let it wait instead of killing it when memory runs out (cgroup v1)",
     )
     add("--oom-score-adj", dest="spec.oom_score_adj", type=int, metavar="N", help="-1000 (kill last) to 1000 (first)")
+    add("--ulimit", action="append", metavar="NAME=SOFT[:HARD]", help="resource limit per process: nofile=1024:2048")
+
+
+def add_live_limits(add: Callable[..., None]) -> None:
+    """Those that can be changed while a container runs: docker's ``update`` has the same."""
+    add("-m", "--memory", dest="spec.resources.memory", metavar="SIZE", help="memory")
+    add(
+        "--memory-swap",
+        dest="spec.resources.memory_swap",
+        metavar="SIZE",
+        help="memory and swap together; -1: no limit of swap",
+    )
+    add(
+        "--memory-reservation",
+        dest="spec.resources.memory_reservation",
+        metavar="SIZE",
+        help="memory to keep for the container when the host runs short",
+    )
     add("--cpus", dest="spec.resources.cpus", metavar="N", help="how many CPUs' time at most: 0.5, 2")
     add(
         "-c",
@@ -149,10 +157,24 @@ def _add_limits(parser: Parser) -> None:
     )
     add("--cpu-period", dest="spec.resources.cpu_period", type=int, metavar="US", help="of --cpu-quota (µs)")
     add("--cpu-quota", dest="spec.resources.cpu_quota", type=int, metavar="US", help="CPU time per period (µs)")
+    add(
+        "--cpu-rt-period",
+        dest="spec.resources.cpu_rt_period",
+        type=int,
+        metavar="US",
+        help="of --cpu-rt-runtime (µs; cgroup v1)",
+    )
+    add(
+        "--cpu-rt-runtime",
+        dest="spec.resources.cpu_rt_runtime",
+        type=int,
+        metavar="US",
+        help="time per period for real-time scheduling (µs; cgroup v1)",
+    )
     add("--cpuset-cpus", dest="spec.resources.cpuset_cpus", metavar="LIST", help="which CPUs: 0-3,7")
     add("--cpuset-mems", dest="spec.resources.cpuset_mems", metavar="LIST", help="which NUMA nodes: 0,1")
+    add("--blkio-weight", type=int, metavar="10-1000", help="weight when a disk is contended for")
     add("--pids-limit", type=int, metavar="N", help="processes and threads; -1: no limit")
-    add("--ulimit", action="append", metavar="NAME=SOFT[:HARD]", help="resource limit per process: nofile=1024:2048")
 
 
 def _add_rights(parser: Parser) -> None:

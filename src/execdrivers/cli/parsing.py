@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from execdrivers.errors import ExecDriverError
 
-__all__ = ["Command", "Parser", "UsageError", "nearest", "parse_bool", "read_text"]
+__all__ = ["Command", "Parser", "UsageError", "nearest", "parse_bool", "read_text", "refusal"]
 
 #: Booleans as Go's flag packages read them, so as docker does.
 _TRUE = ("1", "t", "T", "true", "True", "TRUE")
@@ -169,6 +169,20 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """argparse's own complaint, such as a value that is no number."""
         raise self._usage(message.removeprefix("argument "))
+
+
+def refusal(problem: str, remedy: str) -> type[argparse.Action]:
+    """An action for an option of docker's that is not to be had here: it says why. No help lists it."""
+
+    class Refusal(argparse.Action):
+        def __init__(self, option_strings: Sequence[str], dest: str, nargs: int | None = None, **_: Any) -> None:
+            super().__init__(option_strings, dest, nargs, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+            self.metavar = "VALUE"
+
+        def __call__(self, *_: Any) -> NoReturn:
+            raise UsageError(f"option {self.option_strings[0]} is not supported: {problem}", remedy=remedy)
+
+    return Refusal
 
 
 def parse_bool(name: str, text: str) -> bool:

@@ -75,7 +75,7 @@ def _attend(container: Container, forwarder: Forwarder, timeout: float | None) -
 
     forwarder.resize(container)
     container.start()
-    forwarder.forward_to(container)
+    forwarder.forward_to(container, pid_1_of=container.name)
     try:
         return container.wait(timeout)
     except ContainerTimeout as error:

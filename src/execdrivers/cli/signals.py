@@ -1,4 +1,4 @@
-"""Signals sent to ``execdrivers run`` reach the container, as with docker's ``--sig-proxy``."""
+"""Signals sent to ``execdrivers run`` and ``exec`` reach the process, as with docker's ``--sig-proxy``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from execdrivers.container import Container
+    from execdrivers.terminal import Terminal
 
 __all__ = ["FORWARDED", "Forwarder"]
 
@@ -29,6 +29,17 @@ FORWARDED = (
 _PATIENCE = 3
 
 
+class Target(Protocol):
+    """A container, or one process of it."""
+
+    @property
+    def terminal(self) -> Terminal | None:
+        """Its terminal, when it has one."""
+
+    def signal(self, number: int | str) -> None:
+        """Send it a signal."""
+
+
 class Forwarder:
     """Holds signals back from the moment it is entered, and passes them on once it has a container.
 
@@ -37,7 +48,8 @@ class Forwarder:
     """
 
     def __init__(self) -> None:
-        self._container: Container | None = None
+        self._target: Target | None = None
+        self._pid_1_of = ""
         self._thread: threading.Thread | None = None
         self._requests_to_end = 0
 
@@ -68,23 +80,23 @@ class Forwarder:
                 self._thread.join()
             os.close(self._reader)
 
-    def forward_to(self, container: Container) -> None:
-        """From now on, and for what came since `caught`."""
+    def forward_to(self, target: Target, *, pid_1_of: str = "") -> None:
+        """From now on, and for what came since `caught`. ``pid_1_of``: the container whose first process it is."""
         if threading.current_thread() is not threading.main_thread():
             return
-        self._container = container
+        self._target, self._pid_1_of = target, pid_1_of
         self._thread = threading.Thread(target=self._forward, name="execdrivers-signals", daemon=True)
         self._thread.start()
 
-    def resize(self, container: Container) -> None:
-        """Give the container's terminal the size of ours."""
-        if container.terminal is None or container.terminal.closed:
+    def resize(self, target: Target) -> None:
+        """Give its terminal the size of ours."""
+        if target.terminal is None or target.terminal.closed:
             return
         from execdrivers.terminal import window_size
 
         size = window_size(0) or window_size(1)
         if size is not None:
-            container.terminal.resize(*size)
+            target.terminal.resize(*size)
 
     def _forward(self) -> None:
         while numbers := os.read(self._reader, 64):
@@ -94,25 +106,25 @@ class Forwarder:
     def _pass_on(self, number: signal.Signals) -> None:
         from execdrivers.errors import ExecDriverError
 
-        container = self._container
-        assert container is not None
+        target = self._target
+        assert target is not None
         try:
             if number == signal.SIGWINCH:
-                self.resize(container)
+                self.resize(target)
             elif number in FORWARDED:
-                container.signal(number)
-                self._count(container, number)
+                target.signal(number)
+                self._count(number)
         except (ExecDriverError, OSError, ValueError):
             pass  # It has ended meanwhile: nobody is left to be told.
 
-    def _count(self, container: Container, number: signal.Signals) -> None:
-        if number not in (signal.SIGINT, signal.SIGTERM):
+    def _count(self, number: signal.Signals) -> None:
+        if number not in (signal.SIGINT, signal.SIGTERM) or not self._pid_1_of:
             return
         self._requests_to_end += 1
         if self._requests_to_end == _PATIENCE:
             print(
-                f"execdrivers: {container.name} does not end on {number.name}: as pid 1 a program gets only signals "
-                f"that it handles\n  try: execdrivers kill {container.name}; next time run with --init",
+                f"execdrivers: {self._pid_1_of} does not end on {number.name}: as pid 1 a program gets only signals "
+                f"that it handles\n  try: execdrivers kill {self._pid_1_of}; next time run with --init",
                 file=sys.stderr,
                 flush=True,
             )
