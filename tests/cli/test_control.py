@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -57,6 +58,20 @@ def test_a_paused_container_is_stopped_too(cli: Cli, contained: tuple[object, ..
         cli("pause", "x")
         assert cli("stop", "x").returncode == 0
         assert process.wait(20) == 3
+
+
+def test_a_signal_to_all(cli: Cli, contained: tuple[object, ...]) -> None:
+    script = "trap 'echo $1 told' USR1; echo $1 ready; while :; do sleep 0.1; done"
+    two = f"sh -c {shlex.quote(script)} sh inner & {script}"
+    with cli.start(*contained, "--name", "x", "sh", "-c", two, "sh", "outer") as process:
+        assert process.stdout is not None
+        assert {process.stdout.readline() for _ in range(2)} == {"inner ready\n", "outer ready\n"}
+        assert cli("kill", "-s", "USR1", "--all", "x").stdout == "x\n"
+        assert {process.stdout.readline() for _ in range(2)} == {"inner told\n", "outer told\n"}
+        assert cli("kill", "-s", "USR1", "x").stdout == "x\n"
+        assert process.stdout.readline() == "outer told\n"
+        cli("kill", "--all", "x")
+        assert process.wait(20) == 137
 
 
 def test_wait(cli: Cli, run: tuple[object, ...]) -> None:

@@ -22,10 +22,11 @@ def _kill_parser() -> Parser:
     parser = for_names(
         "kill",
         "Send a signal to the first process of containers. KILL ends every process of them.",
-        "[-s SIGNAL] NAME…",
+        "[OPTIONS] NAME…",
     )
     add = parser.group("Options")
     add("-s", "--signal", type=_signal, metavar="SIGNAL", help="name or number (default: KILL)")
+    add("--all", action="store_true", help="send it to every process of them")
     parser.common()
     return parser
 
@@ -34,7 +35,8 @@ def kill(parser: Parser, options: Namespace, operands: list[str]) -> int:
     """Print the name of each that was signalled."""
     import signal
 
-    number = vars(options).get("signal", signal.SIGKILL)
+    given = vars(options)
+    number = given.get("signal", signal.SIGKILL)
 
     def kill_one(engine: Engine, name: str) -> str:
         container = engine.get(name)
@@ -43,7 +45,7 @@ def kill(parser: Parser, options: Namespace, operands: list[str]) -> int:
         if number == signal.SIGKILL:
             container.kill()
         else:
-            container.signal(number)
+            container.signal(number, all="all" in given)
         return name
 
     return for_each(parser, options, operands, kill_one)
