@@ -14,6 +14,7 @@ import shlex
 import subprocess
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from cffi import FFI
@@ -24,6 +25,7 @@ LAUNCHER = [
     "launcher.c", "paths.c", "mounts.c", "copy.c", "system.c", "process.c", "attributes.c", "apparmor.c", "landlock.c",
     "seccomp.c", "hooks.c", "exec.c",
 ]  # fmt: skip
+GUARD = ["guard.c"]
 
 WARNINGS = ["-Wall", "-Wextra", *(["-Werror"] if os.environ.get("EXECDRIVERS_WERROR") else [])]
 FREESTANDING = [
@@ -68,29 +70,34 @@ int ed_device_program_attach(int cgroup, int program);
 int ed_landlock_abi(void);
 int ed_open_tree(const char *path, int recursive);
 int ed_set_attributes(int tree, int recursive, uint64_t set, uint64_t clear, uint64_t propagation, int user_namespace);
+struct ed_guard_page { uint32_t count; uint32_t used; char roots[...]; };
+int ed_guard_start(char *const *argv, char *const *envp, struct ed_guard_page **page);
 """
 
 
-def build_launcher() -> bytes:
-    """Compile and link the launcher; its ELF image."""
+def build_launcher(names: Sequence[str] = LAUNCHER) -> bytes:
+    """Compile and link the launcher, or another program of these sources; its ELF image."""
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[:1]
     with tempfile.TemporaryDirectory() as scratch:
         image = Path(scratch) / "launcher"
-        sources = [str(SOURCES / name) for name in LAUNCHER]
+        sources = [str(SOURCES / name) for name in names]
         subprocess.run([*compiler, *FREESTANDING, *WARNINGS, *sources, "-o", str(image)], check=True)
         return image.read_bytes()
 
 
 def make_builder() -> FFI:
-    """The cffi builder, with the launcher's bytes in the module's source."""
-    image = build_launcher()
+    """The cffi builder, with the programs' bytes in the module's source."""
+    images = {"launcher": build_launcher(), "guard": build_launcher(GUARD)}
     builder = FFI()
     builder.cdef(CDEF)
     builder.set_source(
         "execdrivers.launcher._launcher",
-        '#include "spawn.c"\n#include "trees.c"\n#include "devices.c"\n'
-        f"static const unsigned char ed_launcher_image[] = {{{','.join(map(str, image))}}};\n"
-        "static const size_t ed_launcher_size = sizeof ed_launcher_image;\n",
+        '#include "spawn.c"\n#include "trees.c"\n#include "devices.c"\n#include "guarded.c"\n'
+        + "".join(
+            f"static const unsigned char ed_{name}_image[] = {{{','.join(map(str, image))}}};\n"
+            f"static const size_t ed_{name}_size = sizeof ed_{name}_image;\n"
+            for name, image in images.items()
+        ),
         depends=sorted(map(str, SOURCES.iterdir())),
         include_dirs=[str(SOURCES)],
         extra_compile_args=["-std=gnu11", *WARNINGS, *SANITIZE, "-Wno-unused-parameter"],

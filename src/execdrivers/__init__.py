@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from execdrivers.errors import VetoError as VetoError
     from execdrivers.events import Event as Event
     from execdrivers.exit import Exit as Exit
+    from execdrivers.garbage import Garbage as Garbage
     from execdrivers.hookspecs import hookimpl as hookimpl
     from execdrivers.process import ExecProcess as ExecProcess
     from execdrivers.registry import Registry as Registry
@@ -83,6 +84,7 @@ _HOME = {
         "SpecError StoreError UnknownDriver UnsupportedFeature VetoError",
         "events": "Event",
         "exit": "Exit",
+        "garbage": "Garbage",
         "hookspecs": "hookimpl",
         "process": "ExecProcess",
         "registry": "Registry",

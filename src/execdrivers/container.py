@@ -343,11 +343,12 @@ class Container(Supervised):
         Give it no pipes: they close with this program.
         """
         with self._lock:
-            self._detached = True
+            self._let_live = True
             if not self._deleted:
                 # From now on who finds it ended may clean up.
                 self._record.owner = None
                 self._write()
+        self._unguard()
 
     def __enter__(self) -> Container:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import threading
 import time
@@ -10,11 +11,11 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from execdrivers import interrupts
+from execdrivers import guard, interrupts
 from execdrivers.completed import Call, CompletedContainer
 from execdrivers.container import Container
 from execdrivers.driver import CreateRequest, Plan
-from execdrivers.errors import InvalidState, SpecError, StoreError
+from execdrivers.errors import ContainerNotFound, InvalidState, SpecError, StoreError
 from execdrivers.process import OUTPUT_LIMIT, deadline_after
 from execdrivers.record import Record, Summary, identity, own_process
 from execdrivers.registry import Registry, default_registry
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from execdrivers.eventstream import EventStream
+    from execdrivers.garbage import Garbage
     from execdrivers.spec import SpecFields
 
     class RunOptions(SpecFields, total=False):
@@ -144,7 +146,7 @@ class Engine:
                 try:
                     container.delete(force=True)
                 except Exception as error:
-                    _log_failure(container.id, error)
+                    _log("container %r could not be cleaned up: %s", container.id, error)
             raise
         return call.completed(container, time.monotonic() - began)
 
@@ -180,14 +182,9 @@ class Engine:
             ours = self._containers.get(name)
         if ours is not None and not ours._deleted:
             return ours
-        from execdrivers.recovered import Recovered
+        from execdrivers.garbage import recovered
 
-        entry = self._store.open(name)
-        try:
-            return Recovered(self.registry, entry, entry.read())
-        except BaseException:
-            entry.close()
-            raise
+        return recovered(self._store, self.registry, name)
 
     def list(self) -> list[Summary]:
         """All containers below the root, by name. A damaged record is one with an ``error``."""
@@ -230,6 +227,48 @@ class Engine:
         else:
             container.delete(force=force)
 
+    def recover(self) -> builtins.list[Container]:
+        """Every container below the root, as after a crash: by name, each with its true state.
+
+        Those that ended with nobody there are concluded first: what they took is freed, and their exit recorded, as
+        far as their monitor or the kernel knows it. A record that makes no sense is told to the logger ``execdrivers``
+        and left (`list` has its error).
+        """
+        from execdrivers.garbage import recovered
+
+        found: builtins.list[Container] = []
+        for record in builtins.list(self._store.list()):
+            if isinstance(record, StoreError):
+                _log("%s", record)
+                continue
+            with self._lock:
+                ours = self._containers.get(record.id)
+            if ours is not None:
+                found.append(ours)
+                continue
+            try:
+                container = recovered(self._store, self.registry, record.id)
+                container.conclude()
+            except ContainerNotFound:
+                continue
+            except Exception as error:  # a driver's, for one: the others have their turn
+                _log("container %r could not be recovered: %s", record.id, error)
+                continue
+            if not container._deleted:
+                found.append(container)
+        return found
+
+    def gc(self, *, dry_run: bool = False) -> builtins.list[Garbage]:
+        """Remove what crashes have left below the root, and only that; with ``dry_run`` only name it.
+
+        That is: what was being made, or waited for its start, when its maker died; containers that were to end with a
+        program that has ended (its guard does so itself, unless it was killed too); what detached ones still hold that
+        ended with nobody there. What could not be removed has an ``error``.
+        """
+        from execdrivers.garbage import collect
+
+        return builtins.list(collect(self._store, self.registry, dry_run=dry_run))
+
     @interrupts.deferring
     def close(self) -> None:
         """Kill and delete what it made, but for what is detached or kept. May be called twice."""
@@ -241,7 +280,7 @@ class Engine:
             containers = list(self._containers.values())
         for container in containers:
             try:
-                if not container._detached:
+                if not container._lasting:
                     container.delete(force=True)
             except Exception as error:
                 failed = error
@@ -277,16 +316,20 @@ class Engine:
         spec = registry.amend(spec, driver)
         chosen = registry.choose(driver, spec)
         wiring = connect(stdin, stdout, stderr, tty=spec.tty)
+        held = None
         try:
+            held = guard.hold(self.root)
             entry = self._store.reserve(name)
         except BaseException:
+            if held is not None:
+                held.release()
             wiring.close()
             raise
         handle = None
         try:
 
             def intend(state: Mapping[str, Any]) -> None:
-                entry.write(Record(id=entry.id, driver=chosen.name, handle=state))
+                entry.write(Record(id=entry.id, driver=chosen.name, owner=own_process(), handle=state))
 
             request = CreateRequest(id=entry.id, spec=spec, stdio=wiring.stdio, directory=entry.path, intend=intend)
             handle = chosen.create(request)
@@ -310,6 +353,7 @@ class Engine:
                 if handle is not None:
                     handle.delete()
                 entry.remove()
+                held.release()
             finally:
                 entry.close()
                 wiring.close()
@@ -322,9 +366,10 @@ class Engine:
             handle=handle,
             wiring=wiring,
             transient=transient,
+            keep=keep,
+            held=held,
             forget=self._forget,
         )
-        container._detached = keep
         container._created()
         with self._lock:
             self._containers[container.id] = container
@@ -337,10 +382,10 @@ class Engine:
                 del self._containers[container.id]
 
 
-def _log_failure(id: str, error: Exception) -> None:
+def _log(text: str, *values: object) -> None:
     import logging
 
-    logging.getLogger("execdrivers").warning("container %r could not be cleaned up: %s", id, error)
+    logging.getLogger("execdrivers").warning(text, *values)
 
 
 _default: Engine | None = None

@@ -25,10 +25,10 @@ def open(pid: int) -> int:  # the module is meant to be used as pidfd.open
 def start_time(pid: int, *, alive: bool = False) -> int | None:
     """When the process started, in clock ticks since boot (proc(5), stat field 22); None when there is none.
 
-    ``alive``: a zombie is none either.
+    ``alive``: a zombie is none either, unless it is only the first thread that has ended, and others run.
     """
     fields = _stat_fields(pid)
-    return int(fields[19]) if fields and not (alive and fields[0] in "ZX") else None
+    return int(fields[19]) if fields and not (alive and fields[0] in "ZX" and int(fields[17]) < 2) else None
 
 
 def open_checked(pid: int | None, started: int | None) -> int | None:

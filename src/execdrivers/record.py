@@ -20,8 +20,8 @@ __all__ = ["Record", "State", "Summary", "identity", "own_process"]
 
 State = Literal["creating", "created", "running", "paused", "stopped"]
 
-#: Of the layout; a program refuses records of a later one.
-LAYOUT = 1
+#: Of the layout; a program refuses records of a later one. 2 has ``detached``, ``monitor``, ``remove``.
+LAYOUT = 2
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
@@ -38,8 +38,14 @@ class Record:
     status: State = "creating"
     #: The first process of the container.
     process: tuple[int, int] | None = None
-    #: The program that made the container.
+    #: The program that made the container, and with which it ends; None: it lives on, or its record is kept on purpose.
     owner: tuple[int, int] | None = None
+    #: Whether it was created so; it has, or had, a monitor then.
+    detached: bool = False
+    #: That keeps its output and its exit, once it is started.
+    monitor: tuple[int, int] | None = None
+    #: Whether the record of a detached one goes as it ends.
+    remove: bool = False
     #: ``Handle.state()``; None once the driver has nothing left to free.
     handle: Mapping[str, Any] | None = None
     created_at: float | None = None
@@ -54,7 +60,7 @@ class Record:
     @property
     def state(self) -> State:
         """The state by now: one that was running may have ended with nobody there to record it."""
-        if self.status in ("creating", "stopped") or is_alive(self.process):
+        if self.status in ("creating", "stopped") or is_alive(self.process) or is_alive(self.monitor):
             return self.status
         if self.status == "created" and self.process is None and self.owned:
             return "created"  # by a driver that makes the process only at the start
@@ -88,7 +94,7 @@ class Record:
             raise ValueError(f"was written by a newer version (layout {layout}, known is {LAYOUT})")
         try:
             record = cls(**data)
-            for key in ("process", "owner"):
+            for key in ("process", "owner", "monitor"):
                 pair = getattr(record, key)
                 if pair is not None:
                     pid, start = pair

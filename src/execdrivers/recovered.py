@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from execdrivers.container import Container
 from execdrivers.errors import ContainerNotFound, InvalidState
 from execdrivers.exit import Exit
+from execdrivers.process import DEATH
 
 if TYPE_CHECKING:
     from execdrivers.driver import Handle
@@ -53,6 +54,24 @@ class Recovered(Container):
     def owned(self) -> bool:
         """Whether the program that made it still lives, and will clean up after it."""
         return self._record.owned
+
+    def detach(self) -> None:
+        """Let it live on without its maker."""
+        with self._lock, self._entry as entry:
+            if self._look() is not None:
+                self._record.owner = None
+                entry.write(self._record)
+
+    def conclude(self) -> None:
+        """Free what it took and record its exit, if it has ended with nobody there to do so."""
+        with self._lock, self._entry:
+            record = self._look()
+            if record is None or record.owned or record.state != "stopped":
+                return
+            if record.status == "stopped" and record.handle is not None:  # who freed it did not come to its end
+                self._free(remove=record.remove)
+        if record.status in ("running", "paused"):
+            self._supervise(time.monotonic() + DEATH)
 
     def _describe(self) -> str:
         text = super()._describe()

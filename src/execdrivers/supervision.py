@@ -25,6 +25,7 @@ from execdrivers.stdio import Wiring
 if TYPE_CHECKING:
     from execdrivers.driver import Handle
     from execdrivers.events import Event, EventType
+    from execdrivers.guard import Held
     from execdrivers.registry import Registry
     from execdrivers.spec import ContainerSpec
     from execdrivers.store import Entry
@@ -48,6 +49,8 @@ class Supervised(Process):
         handle: Handle | None = None,
         wiring: Wiring | None = None,
         transient: bool = False,
+        keep: bool = False,
+        held: Held | None = None,
         forget: Callable[[Any], object] | None = None,
     ) -> None:
         super().__init__(wiring or Wiring())
@@ -58,6 +61,10 @@ class Supervised(Process):
         self._handle = handle
         #: Its record goes as soon as it ends.
         self._transient = transient
+        #: Its record stays when it has ended, whatever becomes of this program.
+        self._keep = keep
+        #: What has it end with this program.
+        self._held = held
         self._forget = forget
         self._announcer = Announcer(
             registry, os.path.dirname(entry.path), record.id, record.driver, transient=transient
@@ -67,7 +74,8 @@ class Supervised(Process):
         self._deleted = False
         #: What the journal has of its beginning and its end.
         self._begin_told = self._end_told = False
-        self._detached = False
+        #: It was let go of, and lives on without this program.
+        self._let_live = False
         # A fork of this program inherits the object, but not the container.
         self._maker = os.getpid()
 
@@ -129,6 +137,11 @@ class Supervised(Process):
                 self._drop()
             except (OSError, RuntimeError):
                 pass
+
+    @property
+    def _lasting(self) -> bool:
+        """Whether the engine that made it leaves it when that is closed."""
+        return self._let_live or self._keep or self._record.detached
 
     @property
     def _over(self) -> bool:
@@ -212,7 +225,9 @@ class Supervised(Process):
         self._record.status = "stopped"
         self._record.exit = exit.to_dict()
         self._record.finished_at = time.time()
-        self._free(remove=self._transient)
+        if self._keep:
+            self._record.owner = None
+        self._free(remove=self._transient or self._record.remove)
 
     def expire(self) -> None:
         """Its time is over: kill every process in it. The reason of its exit is ``timeout``."""
@@ -241,6 +256,8 @@ class Supervised(Process):
             self._announcer.tell(*told)
         if self._deleted:
             self._let_go()
+        elif self._keep:
+            self._unguard()
 
     def _note_end(self, entry: Entry) -> list[Event | None]:
         """Note its exit, once."""
@@ -273,7 +290,13 @@ class Supervised(Process):
         self._wiring.close_child()
         self._free(remove=True)
 
+    def _unguard(self) -> None:
+        """From now on it does not end with this program."""
+        if self._held is not None:
+            self._held.release()
+
     def _let_go(self) -> None:
+        self._unguard()
         self._close_stdio()
         self._entry.close()
         if self._forget is not None:
@@ -281,7 +304,7 @@ class Supervised(Process):
 
     def _drop(self) -> None:
         """Nobody refers to it any more."""
-        if self._detached:
+        if self._lasting:
             return self._release()
         import warnings
 

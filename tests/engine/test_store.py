@@ -133,7 +133,7 @@ DAMAGES = {
     "deep": (b"[" * 100_000, "is damaged"),
     "foreign": (b'{"a": 1}', "is not one of execdrivers"),
     "list": (b"[]", "is not one of execdrivers"),
-    "newer": (b'{"layout":2,"id":"b","more":true}', "newer version"),
+    "newer": (b'{"layout":3,"id":"b","more":true}', "newer version"),
     "unknown field": (b'{"layout":1,"id":"b","more":true}', "is damaged"),
     "wrong types": (b'{"layout":1,"id":"b","spec":3}', "is damaged"),
     "wrong process": (b'{"layout":1,"id":"b","process":[1,"x"]}', "is damaged"),
@@ -271,7 +271,7 @@ def test_records_are_compact(store):
     put(store, "a", owner=own_process())
     text = Path(store.root, "a", "state.json").read_bytes()
     assert b": " not in text
-    assert json.loads(text)["layout"] == 1
+    assert json.loads(text)["layout"] == 2
 
 
 # --- pidfds

@@ -50,6 +50,7 @@ AREAS = {
     "TestUpdate": "update",
     "TestEvents": "events",
     "TestHooks": "hooks",
+    "TestMaker": "maker",
     "TestRecover": "recover",
     "TestCleanup": "cleanup",
 }

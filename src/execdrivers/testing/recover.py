@@ -1,4 +1,5 @@
-"""After a crash of the program that made it: found by name, watched, ended, cleaned up by another."""
+"""A container that was let go of, after a crash of the program that made it: found by name, watched, ended, cleaned up
+by another."""
 
 from __future__ import annotations
 
@@ -18,7 +19,10 @@ __all__ = ["TestRecover"]
 
 
 class TestRecover(Kit):
-    """The maker is a fork of this program that SIGKILL ends; the one that recovers is this program."""
+    """The maker is a fork of this program that SIGKILL ends; the one that recovers is this program.
+
+    What is not let go of ends with its maker: that is `TestMaker`'s business.
+    """
 
     def orphan(
         self, *commands: Command, start: bool = True, before: Callable[[Container], object] | None = None, **fields: Any
@@ -35,6 +39,7 @@ class TestRecover(Kit):
                 container.start()
             if before is not None:
                 before(container)
+            container.detach()
             return engine, container
 
         host.in_child(make, killed=True)
