@@ -16,6 +16,7 @@ from execdrivers.streams import Capture
 
 if TYPE_CHECKING:
     from execdrivers.container import Container
+    from execdrivers.stats import Stats
 
 __all__ = ["Call", "CompletedContainer"]
 
@@ -38,6 +39,8 @@ class CompletedContainer:
     driver: str
     guarantees: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     duration: float
+    #: What it used in all, with ``accounting``.
+    stats: Stats | None = None
 
     @property
     def returncode(self) -> int:
@@ -47,7 +50,9 @@ class CompletedContainer:
     def check_returncode(self) -> None:
         """Raises `ContainerError` unless it exited by itself with 0."""
         if not self.exit.ok:
-            raise ContainerError(self.exit, self.args, self.stdout, self.stderr)
+            error = ContainerError(self.exit, self.args, self.stdout, self.stderr)
+            error.stats = self.stats
+            raise error
 
 
 class Call:
@@ -117,7 +122,9 @@ class Call:
         out, err = self._value(self._out), self._value(self._err)
         exit = container.exit or Exit(reason="timeout")
         if self._timeout is not None and container._timed_out:
-            raise ContainerTimeout(container._args, self._timeout, out, err, exit=exit)
+            late = ContainerTimeout(container._args, self._timeout, out, err, exit=exit)
+            late.stats = container._final_stats()
+            raise late
         completed = CompletedContainer(
             args=container._args,
             exit=exit,
@@ -129,6 +136,7 @@ class Call:
             driver=container.driver,
             guarantees=container.guarantees,
             duration=duration,
+            stats=container._final_stats(),
         )
         if self._check:
             completed.check_returncode()

@@ -192,12 +192,16 @@ class Container(Supervised):
     def stats(self) -> Stats:
         """What it uses now: processor time, memory, processes, block I/O, network, pressure.
 
-        Raises `InvalidState` once it has ended; `UnsupportedFeature` where its driver cannot tell.
+        Once it has ended: what it used in all, where it was created with ``accounting``, or detached.
+
+        Raises `InvalidState` where nothing is known after its end; `UnsupportedFeature` where its driver cannot tell.
         """
         self._registry.require(self.driver, {"stats": "stats"})
         with self._lock:
             if self.state == "stopped" or self._deleted:
-                remedy = "take samples while it runs"
+                if (final := self._final_stats()) is not None:
+                    return final
+                remedy = "create it with accounting=True, or take samples while it runs"
                 raise InvalidState(f"container {self.id!r} is {self._describe()} and uses nothing", remedy=remedy)
             return self._hold().stats()
 

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         check: bool
         output_limit: int | None
         keep: bool
+        accounting: bool
 
 
 __all__ = ["CompletedContainer", "Engine", "default_engine", "run"]
@@ -102,6 +103,7 @@ class Engine:
         check: bool = False,
         output_limit: int | None = OUTPUT_LIMIT,
         keep: bool = False,
+        accounting: bool = False,
         **fields: Unpack[SpecFields],
     ) -> CompletedContainer:
         """Run a command in a new container and wait for its end; nothing of it remains, unless ``keep``.
@@ -110,6 +112,8 @@ class Engine:
         other arguments mean what they do for `subprocess.run`. ``stdout`` and ``stderr`` also take a function, called
         with bytes in this thread; ``stdin`` also bytes or an iterable of bytes. Of each captured stream the first
         ``output_limit`` bytes are kept (None: all). ``keep`` leaves a record of it, with its exit, in the store.
+        ``accounting`` tells, as ``stats`` of what is returned or raised, what it used in all: processor time, peak of
+        memory and the rest of `Stats`, counted by cgroups of its own; on v1 these take two milliseconds.
 
         Raises `ContainerTimeout` after ``timeout`` seconds, everything killed; with ``check`` `ContainerError` unless
         it exited with 0; `LaunchError` when the command could not be run; `SpecError`, `UnsupportedFeature` and others
@@ -134,7 +138,15 @@ class Engine:
         try:
             with interrupts.deferred():
                 container = self._create(
-                    call.spec, driver, name, call.stdin, call.stdout, call.stderr, transient=not keep, keep=keep
+                    call.spec,
+                    driver,
+                    name,
+                    call.stdin,
+                    call.stdout,
+                    call.stderr,
+                    transient=not keep,
+                    keep=keep,
+                    accounting=accounting,
                 )
                 began = time.monotonic()
                 container.start()
@@ -159,15 +171,17 @@ class Engine:
         stdin: Input = None,
         stdout: Output = None,
         stderr: Output = None,
+        accounting: bool = False,
     ) -> Container:
         """Make a container, up to but not including the execution of its command.
 
-        stdin, stdout and stderr are as for `run`; with ``PIPE`` the container has file objects of these names.
+        stdin, stdout and stderr are as for `run`; with ``PIPE`` the container has file objects of these names. With
+        ``accounting`` `Container.stats` counts from its birth, whatever is limited, and tells of all after its end.
         Raises `VetoError` and whatever else a policy plugin raises, `UnknownDriver`, `DriverUnavailable`,
         `UnsupportedFeature`, `ContainerExists`, `StoreError`, `LaunchError`; nothing is left behind then.
         """
         return interrupts.whole(
-            lambda: self._create(spec, driver, name, stdin, stdout, stderr),
+            lambda: self._create(spec, driver, name, stdin, stdout, stderr, accounting=accounting),
             lambda container: container.delete(force=True),
         )
 
@@ -307,6 +321,7 @@ class Engine:
         *,
         transient: bool = False,
         keep: bool = False,
+        accounting: bool = False,
     ) -> Container:
         if self._closed:
             raise InvalidState("the engine is closed", remedy="make another Engine")
@@ -315,6 +330,8 @@ class Engine:
         registry = self.registry
         spec = registry.amend(spec, driver)
         chosen = registry.choose(driver, spec)
+        if accounting:
+            registry.require(chosen.name, {"stats": "accounting"})
         wiring = connect(stdin, stdout, stderr, tty=spec.tty)
         held = None
         try:
@@ -331,7 +348,14 @@ class Engine:
             def intend(state: Mapping[str, Any]) -> None:
                 entry.write(Record(id=entry.id, driver=chosen.name, owner=own_process(), handle=state))
 
-            request = CreateRequest(id=entry.id, spec=spec, stdio=wiring.stdio, directory=entry.path, intend=intend)
+            request = CreateRequest(
+                id=entry.id,
+                spec=spec,
+                stdio=wiring.stdio,
+                directory=entry.path,
+                accounting=accounting,
+                intend=intend,
+            )
             handle = chosen.create(request)
             created = time.time()
             record = Record(
@@ -346,6 +370,7 @@ class Engine:
                 started_at=created if transient else None,
                 guarantees=handle.guarantees(),
                 stdio=wiring.kinds,
+                accounting=accounting,
             )
         except BaseException:
             # The id is locked all the while, and free again only when all is gone.

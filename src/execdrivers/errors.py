@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from execdrivers.exit import Exit
+    from execdrivers.stats import Stats
 
 __all__ = [
     "CommandNotExecutable",
@@ -207,6 +208,8 @@ class _Finished(ExecDriverError):
     output: Any
     stderr: Any
     exit: Exit
+    #: What it used in all, with ``accounting``.
+    stats: Stats | None = None
 
     @property
     def stdout(self) -> Any:

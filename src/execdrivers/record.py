@@ -53,6 +53,9 @@ class Record:
     finished_at: float | None = None
     #: ``Exit.to_dict()``
     exit: Mapping[str, Any] | None = None
+    #: Whether what it uses is counted from its birth; ``Stats.to_dict()`` as it ended then.
+    accounting: bool = False
+    stats: Mapping[str, Any] | None = None
     guarantees: Mapping[str, Any] = attrs.field(factory=dict)
     #: stdin, stdout, stderr → what it is connected to.
     stdio: Mapping[str, str] = attrs.field(factory=dict)
@@ -101,7 +104,14 @@ class Record:
                     setattr(record, key, (int(pid), int(start)))
         except (TypeError, ValueError):
             raise ValueError("is damaged") from None
-        mappings = (record.spec, record.guarantees, record.stdio, record.handle or {}, record.exit or {})
+        mappings = (
+            record.spec,
+            record.guarantees,
+            record.stdio,
+            record.handle or {},
+            record.exit or {},
+            record.stats or {},
+        )
         texts = (record.id, record.driver, record.status)
         if not all(isinstance(value, dict) for value in mappings) or not all(isinstance(text, str) for text in texts):
             raise ValueError("is damaged")

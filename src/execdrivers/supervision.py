@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from execdrivers.guard import Held
     from execdrivers.registry import Registry
     from execdrivers.spec import ContainerSpec
+    from execdrivers.stats import Stats
     from execdrivers.store import Entry
 
 __all__ = ["Supervised"]
@@ -213,11 +214,34 @@ class Supervised(Process):
             pump.drain()
         with self._lock:
             try:
+                if self._record.accounting:
+                    self._take_final_stats()
                 exit = self._hold().exit()
             except Exception as error:
                 # Cleaning up has to go on.
                 exit = Exit(reason="unknown", error=f"{type(error).__name__}: {error}")
             self._finish(attrs.evolve(exit, reason="timeout") if self._timed_out else exit)
+
+    def _take_final_stats(self) -> None:
+        """Its first process has ended, and its cgroups are there still."""
+        try:
+            found = self._hold().stats()
+        except Exception as error:
+            # Of no use to the caller now; the exit and the cleaning up are.
+            import logging
+
+            logging.getLogger("execdrivers").warning("container %r: no stats at the end: %s", self.id, error)
+        else:
+            if found.cpu.source == found.memory.source == "cgroup":  # its processes tell of nothing any more
+                self._record.stats = found.to_dict()
+
+    def _final_stats(self) -> Stats | None:
+        """What it used in all, where that was asked for; None before the end."""
+        if self._record.stats is None:
+            return None
+        from execdrivers.stats import Stats
+
+        return Stats.from_dict(self._record.stats)
 
     def _finish(self, exit: Exit) -> None:
         """Called with the lock, once."""

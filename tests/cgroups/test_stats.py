@@ -28,7 +28,8 @@ V1: Mapping[str, Mapping[str, str]] = {
         "memory.usage_in_bytes": "25165824\n",
         "memory.max_usage_in_bytes": "26214400\n",
         "memory.limit_in_bytes": "67108864\n",
-        "memory.failcnt": "7\n",
+        "memory.failcnt": "3\n",
+        "memory.memsw.failcnt": "4\n",
         "memory.kmem.usage_in_bytes": "516096\n",
         "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
         "memory.stat": "cache 1\nrss 2\ntotal_cache 4194304\ntotal_rss 20135936\ntotal_swap 8192\n"

@@ -64,6 +64,8 @@ class Config:
     own_pids: bool
     #: LXC is to note how often memory ran out, before it removes the cgroup.
     notes_oom: bool
+    #: And what it has used.
+    accounting: bool
     #: Places of mounts that the rootfs, or what is bound into it, lacks: where, what, and whether a directory.
     missing: tuple[tuple[str, str, bool], ...]
     #: Where changes to the root go, "" when they stay.
@@ -99,12 +101,23 @@ class Config:
         return Plan(driver="lxc", steps=tuple(steps))
 
 
-def render(spec: ContainerSpec, id: str, host: Host, directory: str = DIRECTORY, cgroup: str = "") -> Config:
+def render(
+    spec: ContainerSpec,
+    id: str,
+    host: Host,
+    directory: str = DIRECTORY,
+    cgroup: str = "",
+    *,
+    accounting: bool = False,
+) -> Config:
     """The configuration for a spec; ``cgroup`` is not the usual one where that is another's.
+
+    ``accounting`` is as in `CreateRequest`: what it has used in all is noted at its end.
 
     Raises `SpecError` for what does not fit the rootfs, LXC or the host.
     """
-    return _Renderer(spec, id, host, directory, cgroup or f"{cgroups.parent()}/{id}").render()
+    where = cgroup or f"{cgroups.parent()}/{id}"
+    return _Renderer(spec, id, host, directory, where, accounting=accounting).render()
 
 
 def render_exec(spec: ContainerSpec, id: str, host: Host) -> tuple[Operation, ...]:
@@ -137,8 +150,11 @@ def _stdio(spec: ContainerSpec) -> Iterator[Operation]:
 class _Renderer:
     """One rendering: what several parts need to know, and the parts in order."""
 
-    def __init__(self, spec: ContainerSpec, id: str, host: Host, directory: str, cgroup: str) -> None:
+    def __init__(
+        self, spec: ContainerSpec, id: str, host: Host, directory: str, cgroup: str, *, accounting: bool
+    ) -> None:
         self.spec = spec
+        self.accounting = accounting
         self.id = id
         self.host = host
         self.directory = directory
@@ -183,6 +199,7 @@ class _Renderer:
             cgroup=self.cgroup,
             own_pids="pid" in self.namespaces,
             notes_oom=self._notes_oom,
+            accounting=self.accounting,
             missing=tuple(self.missing),
             layer=self._layer if self.spec.ephemeral else "",
             guarantees=self._guarantees(),
@@ -279,6 +296,11 @@ class _Renderer:
             file = f"{point}/{self.cgroup}/{'memory.oom_control' if version == 1 else 'memory.events'}"
             note = f"{self.directory}/lxc/{self.id}/oom"
             yield "lxc.hook.stop", checked(f"cp {shlex.quote(file)} {shlex.quote(note)}", "resources.memory")
+        if self.accounting:
+            from execdrivers_lxc.account import script
+
+            words = script(self.cgroup, self.host.cgroups, f"{self.directory}/lxc/{self.id}/account")
+            yield "lxc.hook.stop", checked(f"sh -c {shlex.quote(words)}", "accounting")
 
     def _device_rules(self) -> list[tuple[str, str]]:
         """Those that must be there unasked. LXC reads the form of v1 on v2 as well."""

@@ -49,7 +49,7 @@ class LxcDriver(Driver):
     def create(self, request: CreateRequest) -> LxcHandle:
         layout = self.host.cgroups
         cgroup = _free_cgroup(request.id, layout)
-        config = render(request.spec, request.id, self.host, request.directory, cgroup)
+        config = render(request.spec, request.id, self.host, request.directory, cgroup, accounting=request.accounting)
         _write(config)
         _make_places(config)
         agent = seccomp.agent(request.spec, request.id, request.directory)
@@ -85,6 +85,7 @@ class LxcDriver(Driver):
             monitor_start_time=pidfd.start_time(monitor.pid),
             own_pids=config.own_pids,
             notes_oom=config.notes_oom,
+            accounting=config.accounting,
             cgroup=config.cgroup,
             inodes={cgroup.path: cgroup.inode for cgroup in made},
             guarantees=config.guarantees,

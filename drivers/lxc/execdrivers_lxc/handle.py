@@ -45,6 +45,8 @@ class Container:
     monitor_start_time: int | None
     own_pids: bool
     notes_oom: bool
+    #: What it has used is noted as well.
+    accounting: bool
     #: Below each hierarchy's root; the monitor has another of its own beside it.
     cgroup: str
     #: Path of each of them → its inode: another of the same name is none of our business.
@@ -171,6 +173,11 @@ class LxcHandle(Handle):
     def stats(self) -> Stats:
         from execdrivers.cgroups.stats import sample
 
+        if self._container.accounting and not _is_alive(self.exit_fd):
+            from execdrivers_lxc.account import noted
+
+            pidfd.wait(self._monitor, _DEATH)
+            return sample(noted(self._file("account")), tuple)
         return sample(self._cgroups(), self.pids, self.pid, self.exit_fd)
 
     def exec(self, request: ExecRequest) -> LxcProcess:
@@ -221,7 +228,7 @@ class LxcHandle(Handle):
 
     def _write(self, files: Sequence[tuple[str, str]]) -> None:
         for name, value in files:
-            self._call("lxc-cgroup", name, value)
+            self._call("lxc-cgroup", "--", name, value)  # -1 is no option
 
     def _operate(self, operation: str, tool: str) -> None:
         try:

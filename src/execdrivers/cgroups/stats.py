@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 
+import attrs
+
 from execdrivers import pidfd
 from execdrivers.cgroups.limits import CgroupDir
 from execdrivers.stats import (
@@ -26,10 +28,32 @@ from execdrivers.stats import (
     Stats,
 )
 
-__all__ = ["sample"]
+__all__ = ["FILES_V1", "FILES_V2", "sample"]
 
 _TICK = 10**9 // os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+#: All files that are read: of v1 by controller, and of v2. None of a name that begins with a dash.
+FILES_V1: Mapping[str, tuple[str, ...]] = {
+    "cpuacct": ("cpuacct.usage", "cpuacct.stat", "cpuacct.usage_percpu"),
+    "cpu": ("cpu.stat",),
+    "memory": (
+        "memory.usage_in_bytes",
+        "memory.max_usage_in_bytes",
+        "memory.limit_in_bytes",
+        "memory.failcnt",
+        "memory.memsw.failcnt",
+        "memory.kmem.usage_in_bytes",
+        "memory.oom_control",
+        "memory.stat",
+    ),
+    "pids": ("pids.current", "pids.max"),
+    "blkio": ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive"),
+}
+FILES_V2 = (
+    *("cpu.stat", "memory.current", "memory.peak", "memory.max", "memory.swap.current", "memory.stat"),
+    *("memory.events", "pids.current", "pids.max", "io.stat", "cpu.pressure", "memory.pressure", "io.pressure"),
+)
+
 #: v1 writes "no limit" as the greatest number of whole pages.
 _UNLIMITED = 1 << 62
 
@@ -47,6 +71,14 @@ def sample(
         v1, v2 = _open(cgroups, opened)
         processes = _Processes(pids)
         cpu = _cpu_v1(v1) or _cpu_v2(v2) or processes.cpu()
+        # The controller cpu of v1 may have a hierarchy of its own, and a cgroup where cpuacct has none.
+        if quota := v1.get("cpu", _None).numbers("cpu.stat"):
+            cpu = attrs.evolve(
+                cpu,
+                periods=quota.get("nr_periods"),
+                throttled_periods=quota.get("nr_throttled"),
+                throttled_time=quota.get("throttled_time"),
+            )
         return Stats(
             time=time.time(),
             monotonic=time.monotonic(),
@@ -106,16 +138,12 @@ class _Directory:
 _None = _Directory(-1)
 
 
-#: Controllers of v1 whose files are read.
-_V1 = frozenset({"cpuacct", "cpu", "memory", "pids", "blkio"})
-
-
 def _open(cgroups: Sequence[CgroupDir], opened: list[int]) -> tuple[Mapping[str, _Directory], _Directory | None]:
     """v1 controller → its directory, and that of v2; ``opened`` gets their descriptors."""
     v1: dict[str, _Directory] = {}
     v2 = None
     for cgroup in cgroups:
-        if cgroup.version == 1 and _V1.isdisjoint(cgroup.controllers):
+        if cgroup.version == 1 and FILES_V1.keys().isdisjoint(cgroup.controllers):
             continue
         try:
             fd = os.open(cgroup.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -156,16 +184,12 @@ def _cpu_v1(v1: Mapping[str, _Directory]) -> CpuStats | None:
     if usage is None:
         return None
     ticks = cpuacct.numbers("cpuacct.stat")
-    quota = v1.get("cpu", _None).numbers("cpu.stat")
     return CpuStats(
         source="cgroup",
         usage=usage,
         user=_times(ticks.get("user"), _TICK),
         system=_times(ticks.get("system"), _TICK),
         per_cpu=tuple(map(int, cpuacct.read("cpuacct.usage_percpu").split())) or None,
-        periods=quota.get("nr_periods"),
-        throttled_periods=quota.get("nr_throttled"),
-        throttled_time=quota.get("throttled_time"),
     )
 
 
@@ -198,18 +222,24 @@ def _memory_v1(v1: Mapping[str, _Directory]) -> MemoryStats | None:
         return None
     parts = memory.numbers("memory.stat")
     limit = memory.number("memory.limit_in_bytes")
+    limit = None if limit is None or limit >= _UNLIMITED else limit
+    peak = memory.number("memory.max_usage_in_bytes")
+    # What meets the limit of memory with swap is counted there alone, and by newer kernels (6.18) not at all.
+    failures: int | None = sum(memory.number(name) or 0 for name in ("memory.failcnt", "memory.memsw.failcnt"))
+    if not failures and limit is not None and (peak or 0) >= limit:
+        failures = None
     return MemoryStats(
         source="cgroup",
         usage=usage,
-        peak=memory.number("memory.max_usage_in_bytes"),
-        limit=None if limit is None or limit >= _UNLIMITED else limit,
+        peak=peak,
+        limit=limit,
         swap=parts.get("total_swap"),
         anon=parts.get("total_rss"),
         file=parts.get("total_cache"),
         inactive_file=parts.get("total_inactive_file"),
         kernel=memory.number("memory.kmem.usage_in_bytes"),
         oom_kills=memory.numbers("memory.oom_control").get("oom_kill"),
-        failcnt=memory.number("memory.failcnt"),
+        failcnt=failures,
     )
 
 

@@ -48,6 +48,7 @@ AREAS = {
     "TestExec": "exec",
     "TestPause": "pause",
     "TestUpdate": "update",
+    "TestStats": "stats",
     "TestEvents": "events",
     "TestHooks": "hooks",
     "TestMaker": "maker",

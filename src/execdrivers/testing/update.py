@@ -87,6 +87,41 @@ class TestUpdate(Kit):
         assert self.limit(container, "memory", "memory.limit_in_bytes", "memory.max") == str(64 * _MIB)
         assert self.limit(container, "pids", "pids.max", "pids.max") == "30"
 
+    @needs("update", "cgroup.memory", "cgroup.pids")
+    def test_to_no_limit(self) -> None:
+        container = self.start_ready(memory="64M", pids=20)
+        container.update(memory=-1, pids=-1)
+        assert self.limit(container, "pids", "pids.max", "pids.max") == "max"
+        limit = self.limit(container, "memory", "memory.limit_in_bytes", "memory.max") or ""
+        assert limit == "max" or int(limit) > 1 << 60
+
+    @needs("update", "cgroup.memory", "recover")
+    def test_by_another_program(self) -> None:
+        container = self.start_ready(memory="64M", name=self.id)
+
+        def other() -> None:
+            with self.new_engine() as engine:
+                engine.get(self.id).update(memory="48M")
+
+        host.in_child(other)
+        assert self.limit(container, "memory", "memory.limit_in_bytes", "memory.max") == str(48 * _MIB)
+        container.update(memory="80M")
+        assert self.limit(container, "memory", "memory.limit_in_bytes", "memory.max") == str(80 * _MIB)
+
+    @needs("update", "pids", "cgroup.pids", "recover")
+    def test_a_limit_that_another_program_has_added(self) -> None:
+        """Whoever holds it sees what was made for it, and nothing is left of that at its end."""
+        container = self.start_ready("spread 2", "say spread", "sleep", name=self.id)
+        assert host.read_line(container.stdout) == "spread"
+
+        def other() -> None:
+            with self.new_engine() as engine:
+                engine.get(self.id).update(pids=20)
+
+        host.in_child(other)
+        assert self.limit(container, "pids", "pids.max", "pids.max") == "20"
+        assert sorted(container.pids()) == sorted(host.descendants(self.first_process(container)))
+
     @needs("update", "cgroup.memory")
     def test_as_a_whole(self) -> None:
         container = self.start_ready(memory="64M")
