@@ -34,6 +34,7 @@ COMMANDS = {
     "unpause": ("pause", "let paused containers go on"),
     "update": ("update", "change limits of containers while they run"),
     "rm": ("rm", "remove containers"),
+    "gc": ("gc", "remove what a crash left"),
     "conformance": ("conformance", "try a driver with the conformance kit (needs execdrivers[testing])"),
 }
 
