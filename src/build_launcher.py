@@ -1,7 +1,7 @@
-"""Builds ``execdrivers.launcher._launcher``: the launcher, and the module that carries and starts it.
+"""Builds ``execdrivers.launcher._launcher``: three small programs, and the module that carries and starts them.
 
-The launcher is a program of its own, freestanding, so it is compiled and linked here first; its bytes become part of
-the extension module, which leaves nothing to be found (or replaced) at run time.
+Launcher, monitor and guard are programs of their own, freestanding, so they are compiled and linked here first; their
+bytes become part of the extension module, which leaves nothing to be found (or replaced) at run time.
 
 ``EXECDRIVERS_WERROR=1`` makes warnings errors. ``EXECDRIVERS_SANITIZE=1`` builds the module's own C with UBSan;
 ASan cannot follow a child that borrows its parent's stack.
@@ -14,18 +14,23 @@ import shlex
 import subprocess
 import sysconfig
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "execdrivers" / "launcher" / "c"
+#: The first process of a container.
 LAUNCHER = [
     "launcher.c", "paths.c", "mounts.c", "copy.c", "system.c", "process.c", "attributes.c", "apparmor.c", "landlock.c",
     "seccomp.c", "hooks.c", "exec.c",
 ]  # fmt: skip
+#: The program that has the containers of another end with it.
 GUARD = ["guard.c"]
+#: The program that stands by a container which outlives its maker.
+MONITOR = [
+    "monitor.c", "monitor_requests.c", "monitor_log.c", "monitor_clients.c", "monitor_watches.c", "monitor_end.c",
+]  # fmt: skip
 
 WARNINGS = ["-Wall", "-Wextra", *(["-Werror"] if os.environ.get("EXECDRIVERS_WERROR") else [])]
 FREESTANDING = [
@@ -57,14 +62,31 @@ struct ed_spawn {
 enum { ED_PLAN_FD, ED_CONTROL_FD, ED_LAUNCHER_FD, ED_MAX_DESCRIPTORS, ... };
 #define ED_PLAN_MAGIC ...
 #define ED_PLAN_VERSION ...
+enum ed_request_kind { ED_SPAWN, ED_KEEP, ED_CHANNELS, ED_ABORT, ... };
+enum ed_kept { ED_KEPT_STDIN, ED_KEPT_STDOUT, ED_KEPT_STDERR, ED_KEPT_TERMINAL, ED_KEPT_OOM, ED_KEPT_EVENTS, ... };
+enum { ED_MAX_WATCHES, ED_MAX_FILES, ED_PACKET_SIZE, ... };
+struct ed_reply { int32_t result; int32_t pid; };
+struct ed_spawn_body {
+    uint64_t flags; uint32_t keep_capabilities; uint32_t has_cgroup; uint32_t has_path; uint32_t has_directory;
+    uint32_t argument_count; uint32_t variable_count;
+};
+struct ed_watch_body { uint32_t events; uint32_t counted; };
+struct ed_keep_body {
+    uint64_t log_size; uint32_t log_files; int32_t pid; uint32_t descriptors; uint32_t watch_count;
+    struct ed_watch_body watches[...]; uint32_t argument_count; uint32_t variable_count;
+};
 static const unsigned char ed_launcher_image[];
 static const size_t ed_launcher_size;
+static const unsigned char ed_monitor_image[];
+static const size_t ed_monitor_size;
 int ed_memfd(const char *name, const unsigned char *data, size_t size, int executable);
 int ed_channel(int *pair);
 int ed_spawn(const struct ed_spawn *how, struct ed_child *child);
 int ed_receive(int control, struct ed_message *message, int *fd, int *pid);
 int ed_send_stdio(int control, const int *fds);
 int ed_go(int control);
+int ed_reply(int control, struct ed_reply *reply, int *fd);
+int ed_request(int control, uint32_t kind, const int *fds, int count, struct ed_reply *reply, int *fd);
 int ed_device_program_load(const void *instructions, uint32_t count);
 int ed_device_program_attach(int cgroup, int program);
 int ed_landlock_abi(void);
@@ -75,29 +97,35 @@ int ed_guard_start(char *const *argv, char *const *envp, struct ed_guard_page **
 """
 
 
-def build_launcher(names: Sequence[str] = LAUNCHER) -> bytes:
-    """Compile and link the launcher, or another program of these sources; its ELF image."""
+def build_program(sources: list[str]) -> bytes:
+    """Compile and link a freestanding program; its ELF image."""
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[:1]
     with tempfile.TemporaryDirectory() as scratch:
-        image = Path(scratch) / "launcher"
-        sources = [str(SOURCES / name) for name in names]
-        subprocess.run([*compiler, *FREESTANDING, *WARNINGS, *sources, "-o", str(image)], check=True)
+        image = Path(scratch) / "program"
+        files = [str(SOURCES / name) for name in sources]
+        subprocess.run([*compiler, *FREESTANDING, *WARNINGS, *files, "-o", str(image)], check=True)
         return image.read_bytes()
+
+
+def embedded(name: str, sources: list[str]) -> str:
+    """C with a program's bytes and size, ``ed_NAME_image`` and ``ed_NAME_size``."""
+    image = ",".join(map(str, build_program(sources)))
+    return (
+        f"static const unsigned char ed_{name}_image[] = {{{image}}};\n"
+        f"static const size_t ed_{name}_size = sizeof ed_{name}_image;\n"
+    )
 
 
 def make_builder() -> FFI:
     """The cffi builder, with the programs' bytes in the module's source."""
-    images = {"launcher": build_launcher(), "guard": build_launcher(GUARD)}
     builder = FFI()
     builder.cdef(CDEF)
     builder.set_source(
         "execdrivers.launcher._launcher",
-        '#include "spawn.c"\n#include "trees.c"\n#include "devices.c"\n#include "guarded.c"\n'
-        + "".join(
-            f"static const unsigned char ed_{name}_image[] = {{{','.join(map(str, image))}}};\n"
-            f"static const size_t ed_{name}_size = sizeof ed_{name}_image;\n"
-            for name, image in images.items()
-        ),
+        '#include "spawn.c"\n#include "request.c"\n#include "trees.c"\n#include "devices.c"\n#include "guarded.c"\n'
+        + embedded("launcher", LAUNCHER)
+        + embedded("monitor", MONITOR)
+        + embedded("guard", GUARD),
         depends=sorted(map(str, SOURCES.iterdir())),
         include_dirs=[str(SOURCES)],
         extra_compile_args=["-std=gnu11", *WARNINGS, *SANITIZE, "-Wno-unused-parameter"],

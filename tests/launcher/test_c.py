@@ -29,10 +29,12 @@ def test_no_warnings(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("aarch64-linux-gnu-gcc")
-def test_the_launcher_builds_for_aarch64(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("program", ["LAUNCHER", "MONITOR", "GUARD"])
+def test_the_programs_build_for_aarch64(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     monkeypatch.setenv("CC", "aarch64-linux-gnu-gcc")
     monkeypatch.setenv("EXECDRIVERS_WERROR", "1")
-    image = runpy.run_path(str(SOURCE / "build_launcher.py"))["build_launcher"]()
+    package = runpy.run_path(str(SOURCE / "build_launcher.py"))
+    image = package["build_program"](package[program])
     assert image[:4] == b"\x7fELF"
     assert int.from_bytes(image[18:20], "little") == 183  # EM_AARCH64
 

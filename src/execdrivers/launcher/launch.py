@@ -302,7 +302,7 @@ def _spawn(
     # Where a terminal will take their place there are none yet.
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) if min(given) < 0 else -1
     fds = [null if fd < 0 else fd for fd in given] + list(descriptors)
-    start = _spawn_here if by is None else by.spawn
+    start = spawn_child if by is None else by.spawn
     try:
         return start(
             path, argv, fds, env, flags=flags, cgroup=cgroup, keep_capabilities=keep_capabilities, directory=directory
@@ -312,17 +312,18 @@ def _spawn(
             os.close(null)
 
 
-def _spawn_here(
+def spawn_child(
     path: str,
     argv: Sequence[str],
     fds: Sequence[int],
     env: Mapping[str, str],
     *,
-    flags: int,
-    cgroup: int,
-    keep_capabilities: bool,
-    directory: str,
+    flags: int = 0,
+    cgroup: int = -1,
+    keep_capabilities: bool = False,
+    directory: str = "",
 ) -> Started:
+    """This program as a `Spawner`."""
     texts = [ffi.new("char[]", os.fsencode(text)) for text in argv]
     variables = [ffi.new("char[]", os.fsencode(f"{key}={value}")) for key, value in env.items()]
     keep = (

@@ -1,0 +1,227 @@
+/* Who is attached: output goes to each as far as it keeps up, input comes from all. */
+#include "monitor_state.h"
+
+#include <asm/ioctls.h>
+#include <asm/poll.h>
+#include <asm/termios.h>
+#include <linux/fcntl.h>
+#include <linux/time.h>
+#include <linux/un.h>
+
+#include "text.h"
+
+enum {
+    DONTWAIT = 0x4040,      /* MSG_DONTWAIT | MSG_NOSIGNAL */
+    END_OF_INPUT = 4,       /* ^D */
+    CLIENT_ROOM = 1 << 20,  /* bytes of output that may wait for a client, kept by the kernel */
+    PATIENCE = 1000,        /* ms for which a client may keep the exit waiting */
+    SOCKET = 1, SEND_BUFFER = 7, SEND_BUFFER_FORCED = 32, /* SOL_SOCKET, SO_SNDBUF, SO_SNDBUFFORCE */
+};
+
+int listen_for_clients(struct monitor *m)
+{
+    struct sockaddr_un address = {.sun_family = 1 /* AF_UNIX */};
+    *put_text(put_number(put_text(address.sun_path, "/proc/self/fd/"), (uint64_t)m->directory), "/attach") = 0;
+    scoped_fd fd = (int)sys3(__NR_socket, 1, 5 /* SOCK_SEQPACKET */ | O_CLOEXEC | O_NONBLOCK, 0);
+    if (fd < 0)
+        return fd;
+    sys3(__NR_unlinkat, m->directory, "attach", 0);
+    long mask = sys1(__NR_umask, 0177);
+    long result = sys3(__NR_bind, fd, &address, sizeof address);
+    sys1(__NR_umask, mask);
+    if (result >= 0)
+        result = sys2(__NR_listen, fd, CLIENTS);
+    if (result < 0)
+        return (int)result;
+    m->listener = fd;
+    fd = -1;
+    return 0;
+}
+
+static long send_packet(int fd, const void *data, size_t size)
+{
+    long n;
+    do
+        n = SYS6(__NR_sendto, fd, data, size, DONTWAIT, NULL, 0);
+    while (n == -EINTR);
+    return n;
+}
+
+static void drop(struct client *client)
+{
+    close_fd(&client->fd);
+    *client = (struct client){.fd = -1};
+}
+
+void accept_client(struct monitor *m)
+{
+    scoped_fd fd = (int)sys4(__NR_accept4, m->listener, NULL, NULL, O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return;
+    int room = CLIENT_ROOM;
+    if (SYS6(__NR_setsockopt, fd, SOCKET, SEND_BUFFER_FORCED, &room, sizeof room, 0) < 0)
+        SYS6(__NR_setsockopt, fd, SOCKET, SEND_BUFFER, &room, sizeof room, 0);
+    struct client *free = NULL;
+    for (int i = 0; i < CLIENTS && !free; i++)
+        if (m->clients[i].fd < 0)
+            free = &m->clients[i];
+    unsigned char hello[] = {ED_HELLO, m->terminal >= 0, m->input >= 0};
+    if (!free) {
+        hello[0] = ED_FULL;
+        send_packet(fd, hello, 1);
+    } else if (send_packet(fd, hello, sizeof hello) >= 0) {
+        *free = (struct client){.fd = fd};
+        fd = -1;
+    }
+}
+
+/* What it was too slow for, then it may have more. Whether it has been told of all. */
+static int tell_skipped(struct client *client)
+{
+    unsigned char packet[1 + sizeof client->skipped] = {ED_SKIPPED};
+    if (!client->skipped)
+        return 1;
+    memcpy(packet + 1, &client->skipped, sizeof client->skipped);
+    if (send_packet(client->fd, packet, sizeof packet) < 0)
+        return 0;
+    client->skipped = 0;
+    return 1;
+}
+
+void tell_clients(struct monitor *m, unsigned char type, size_t size)
+{
+    m->packet[0] = type;
+    for (int i = 0; i < CLIENTS; i++) {
+        struct client *client = &m->clients[i];
+        if (client->fd < 0)
+            continue;
+        long n = tell_skipped(client) ? send_packet(client->fd, m->packet, 1 + size) : -EAGAIN;
+        if (n == -EAGAIN || n == -ENOBUFS || n == -ENOMEM)
+            client->skipped += size;
+        else if (n < 0 && !client->waits) /* it has gone; if it waits, what it sent is still to be read */
+            drop(client);
+    }
+}
+
+/* Nothing for one that has gone, but with input to be taken: the kernel would tell of that again and again. */
+short client_events(const struct client *client)
+{
+    return (short)((client->waits ? 0 : POLLIN) | (client->skipped ? POLLOUT : 0));
+}
+
+static void end_input(struct monitor *m)
+{
+    m->input_ends = 0;
+    if (m->terminal < 0)
+        return close_fd(&m->input);
+    /* In the middle of a line the first one only sends it off. */
+    m->pending_at = 0;
+    m->pending_size = m->input_last && m->input_last != '\n' && m->input_last != END_OF_INPUT ? 2 : 1;
+    m->pending[0] = m->pending[1] = END_OF_INPUT;
+}
+
+void write_input(struct monitor *m)
+{
+    while (m->pending_size && m->input >= 0) {
+        long n = sys3(__NR_write, m->input, m->pending + m->pending_at, m->pending_size);
+        if (n == -EINTR)
+            continue;
+        if (n == -EAGAIN)
+            return;
+        if (n < 0) { /* nobody reads any more; a terminal may yet be opened again */
+            m->pending_size = 0;
+            if (m->terminal < 0)
+                close_fd(&m->input);
+            break;
+        }
+        m->input_last = m->pending[m->pending_at + n - 1];
+        m->pending_at += (uint32_t)n;
+        m->pending_size -= (uint32_t)n;
+    }
+    m->pending_size = m->input < 0 ? 0 : m->pending_size;
+    for (int i = 0; i < CLIENTS; i++)
+        m->clients[i].waits = 0;
+}
+
+static void resize(struct monitor *m, const unsigned char *data, size_t size)
+{
+    if (size != 4 || m->terminal < 0)
+        return;
+    struct winsize window = {.ws_row = (unsigned short)(data[0] | data[1] << 8),
+                             .ws_col = (unsigned short)(data[2] | data[3] << 8)};
+    sys3(__NR_ioctl, m->terminal, TIOCSWINSZ, &window);
+}
+
+static void take_packet(struct monitor *m, const unsigned char *packet, size_t size)
+{
+    switch (packet[0]) {
+    case ED_INPUT:
+        if (m->input < 0 || size < 2)
+            return;
+        m->pending_at = 0;
+        m->pending_size = (uint32_t)size - 1;
+        memcpy(m->pending, packet + 1, size - 1);
+        return write_input(m);
+    case ED_INPUT_END:
+        end_input(m);
+        return write_input(m);
+    case ED_RESIZE:
+        return resize(m, packet + 1, size - 1);
+    }
+}
+
+void hear_client(struct monitor *m, struct client *client, short events)
+{
+    if (events & POLLOUT)
+        tell_skipped(client);
+    if (client->waits) {
+        if (events & (POLLHUP | POLLERR))
+            client->skipped = 0;
+        return;
+    }
+    if (!(events & (POLLIN | POLLHUP | POLLERR)))
+        return;
+    unsigned char type;
+    long n = SYS6(__NR_recvfrom, client->fd, &type, 1, 2 /* MSG_PEEK */ | DONTWAIT, NULL, NULL);
+    if (n == 1 && m->pending_size && m->input >= 0 && (type == ED_INPUT || type == ED_INPUT_END)) {
+        client->waits = 1;
+        return;
+    }
+    if (n == 1)
+        n = SYS6(__NR_recvfrom, client->fd, m->packet, sizeof m->packet, DONTWAIT, NULL, NULL);
+    if (n == -EAGAIN || n == -EINTR)
+        return;
+    if (n <= 0)
+        return drop(client);
+    take_packet(m, m->packet, (size_t)n);
+}
+
+static int64_t milliseconds(void)
+{
+    struct __kernel_timespec now;
+    sys2(__NR_clock_gettime, CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Each is told how it ended, after all output that it keeps up with. */
+void end_clients(struct monitor *m)
+{
+    unsigned char packet[5] = {ED_EXIT};
+    int status = m->known ? m->status : ED_UNKNOWN;
+    int64_t until = milliseconds() + PATIENCE;
+    memcpy(packet + 1, &status, sizeof status);
+    for (int i = 0; i < CLIENTS; i++) {
+        struct client *client = &m->clients[i];
+        while (client->fd >= 0) {
+            long n = tell_skipped(client) ? send_packet(client->fd, packet, sizeof packet) : -EAGAIN;
+            int64_t left = until - milliseconds();
+            if (n != -EAGAIN || left <= 0)
+                drop(client);
+            else {
+                struct pollfd room = {.fd = client->fd, .events = POLLOUT};
+                struct __kernel_timespec span = {.tv_sec = left / 1000, .tv_nsec = left % 1000 * 1000000};
+                SYS6(__NR_ppoll, &room, 1, &span, NULL, 8, 0);
+            }
+        }
+    }
+}

@@ -1,0 +1,17 @@
+"""Containers that outlive the program that made them: what stands by them, and what it leaves.
+
+A monitor is a small C program (launcher/c/monitor.c), one for each detached container: the parent of its first
+process, or of the tool that makes it. It holds the container's stdio, writes its log, serves who is attached, and
+leaves the exit.
+
+process.py has the maker's hold on a monitor, log.py the log's form, reader.py its reading, attachment.py who is
+attached, ended.py the exit. docs/detached.md tells what happens when which of them dies.
+"""
+
+from __future__ import annotations
+
+from execdrivers.monitor.ended import Ended, read_exit
+from execdrivers.monitor.log import LogEntry, LogOptions, read_log
+from execdrivers.monitor.process import Monitor, Watch
+
+__all__ = ["Ended", "LogEntry", "LogOptions", "Monitor", "Watch", "read_exit", "read_log"]
