@@ -11,7 +11,7 @@ import abc
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
@@ -29,6 +29,7 @@ __all__ = [
     "Driver",
     "ExecRequest",
     "Handle",
+    "Notice",
     "Plan",
     "Probe",
     "Problem",
@@ -199,6 +200,26 @@ class Driver(abc.ABC):
         """
 
 
+@attrs.frozen(kw_only=True)
+class Notice:
+    """A descriptor that tells something of a running container; who got it closes it.
+
+    ``type``: the type of the event. ``events``: the poll(2) mask to wait for: POLLIN, an eventfd(2) that does not block
+    and is read; POLLPRI, a file of the kernel's. ``count_fd``: a file with a line ``oom_kill N``, read again from its
+    start each time: the event is that N has grown, also a moment later. -1: every notice is an event.
+    """
+
+    type: Literal["oom", "memory_pressure"]
+    fd: int
+    events: int
+    count_fd: int = -1
+
+    def close(self) -> None:
+        """Close its descriptors. Once."""
+        for fd in {self.fd, self.count_fd} - {-1}:
+            os.close(fd)
+
+
 class ProcessHandle(abc.ABC):
     """A driver's hold on one process in a container: the first (`Handle`), or one that `Handle.exec` has started."""
 
@@ -270,6 +291,10 @@ class Handle(ProcessHandle):
     def stats(self) -> Stats:
         """What the container uses now (feature ``stats``); called before `exit`, which may be at its end."""
         raise self._unsupported("stats")
+
+    def notices(self) -> Sequence[Notice]:
+        """What tells of the container's memory while it runs (feature ``events``); none where nothing would."""
+        return ()
 
     def exec(self, request: ExecRequest) -> ProcessHandle:
         """Run one more process in the container (feature ``exec``); it ends with the container at the latest.

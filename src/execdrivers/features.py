@@ -115,7 +115,7 @@ FEATURES: Mapping[str, str] = {
     "update": "change limits of a running container",
     "stats": "report use of resources",
     "pids": "list the container's processes",
-    "events": "report events such as out of memory",
+    "events": "tell of memory that runs out or short while the container runs",
     "recover": "take hold of a container again after a crash of the program that made it",
     "signal": "send signals to the first process",
     "kill-all": "every process dies with the container",

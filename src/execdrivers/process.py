@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from execdrivers.stdio import Wiring
     from execdrivers.streams import Reader
     from execdrivers.terminal import Terminal
+    from execdrivers.watch import Watch
 
 __all__ = ["OUTPUT_LIMIT", "ExecProcess", "Process", "deadline_after"]
 
@@ -176,6 +177,10 @@ class Process:
         """The process has ended: take the rest of the output and the exit."""
         raise NotImplementedError
 
+    def _watched(self) -> Watch | None:
+        """What tells of it while it runs, if there is anybody to tell."""
+        return None
+
     def _kill(self) -> None:
         raise NotImplementedError
 
@@ -225,7 +230,7 @@ class Process:
         if self._over:
             return True
         readers = [reader for reader in self._wiring.readers.values() if reader.sink is not None]
-        pump = Pump(self._hold().exit_fd, readers, self._wiring.writer)
+        pump = Pump(self._hold().exit_fd, readers, self._wiring.writer, self._watched())
         try:
             if once:
                 ended = pump.step(deadline)

@@ -1,4 +1,5 @@
-"""The pump: one poll(2) loop, in the calling thread, over a container's pipes or terminal, its end, and the clock."""
+"""The pump: one poll(2) loop, in the calling thread, over a container's pipes or terminal, its end, what the
+kernel tells of it, and the clock."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from execdrivers.streams import CHUNK, LARGE, grow
 
 if TYPE_CHECKING:
     from execdrivers.streams import Reader, Writer
+    from execdrivers.watch import Watch
 
 __all__ = ["Pump"]
 
@@ -27,7 +29,9 @@ class Pump:
     Nothing is lost between two pumps on the same streams. ``failed`` tells that a sink or source raised.
     """
 
-    def __init__(self, exit_fd: int, readers: Sequence[Reader], writer: Writer | None = None) -> None:
+    def __init__(
+        self, exit_fd: int, readers: Sequence[Reader], writer: Writer | None = None, watch: Watch | None = None
+    ) -> None:
         self.failed = False
         self._exit_fd = exit_fd
         self._poll = select.poll()
@@ -39,6 +43,10 @@ class Pump:
             self._poll.register(fd, _READ)
         self._watched = -1
         self._watch_input()
+        self._watch = watch
+        self._noticed: dict[int, int] = {}
+        if watch is not None:
+            self._watch_notices(watch)
 
     def run(self, deadline: float | None = None) -> bool:
         """Pump until the end of the first process (True) or the deadline (time.monotonic; False)."""
@@ -57,7 +65,11 @@ class Pump:
             left = deadline - time.monotonic()
             milliseconds = int(left * 1000) + 1 if left > 0 else 0
         ended = False
-        for fd, events in self._poll.poll(milliseconds):
+        ready = self._poll.poll(milliseconds)
+        if self._watch is not None and (not ready or any(fd in self._noticed for fd, _ in ready)):
+            self._watch.read([fd for fd, _ in ready])
+            self._watch_notices(self._watch)
+        for fd, events in ready:
             if fd == self._exit_fd:
                 ended = True
             elif fd in self._readers:
@@ -120,6 +132,13 @@ class Pump:
             self.failed = True
             raise
         self._watch_input()
+
+    def _watch_notices(self, watch: Watch) -> None:
+        for fd in self._noticed.keys() - watch.fds.keys():
+            self._poll.unregister(fd)
+        for fd in watch.fds.keys() - self._noticed.keys():
+            self._poll.register(fd, watch.fds[fd])
+        self._noticed = dict(watch.fds)
 
     def _watch_input(self) -> None:
         """Wait for room in the container's stdin, or, with nothing to put there, for more to come."""

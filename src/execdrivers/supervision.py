@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from execdrivers.spec import ContainerSpec
     from execdrivers.stats import Stats
     from execdrivers.store import Entry
+    from execdrivers.watch import Watch
 
 __all__ = ["Supervised"]
 
@@ -77,6 +78,7 @@ class Supervised(Process):
         self._begin_told = self._end_told = False
         #: It was let go of, and lives on without this program.
         self._let_live = False
+        self._watch: Watch | None = None
         # A fork of this program inherits the object, but not the container.
         self._maker = os.getpid()
 
@@ -243,6 +245,20 @@ class Supervised(Process):
 
         return Stats.from_dict(self._record.stats)
 
+    def _watched(self) -> Watch | None:
+        if self._watch is None and self._record.status != "created" and not self._shared and self._announcer.heard:
+            from execdrivers.watch import Watch
+
+            try:
+                notices = self._hold().notices()
+            except OSError:
+                notices = ()
+            self._watch = Watch(notices, self._out_of_memory, lambda: self._announcer.emit("memory_pressure"))
+        return self._watch
+
+    def _out_of_memory(self, oom_kills: int) -> None:
+        self._announcer.tell(self._announcer.note_oom(oom_kills))
+
     def _finish(self, exit: Exit) -> None:
         """Called with the lock, once."""
         self._exit = exit
@@ -266,6 +282,8 @@ class Supervised(Process):
             with self._entry as entry:
                 try:
                     if not self._freed:
+                        if self._watch is not None:
+                            self._watch.close()
                         # Even if another program has cleaned up already: this closes the descriptors.
                         self._hold().delete()
                         self._freed = True

@@ -13,7 +13,7 @@ import attrs
 
 from execdrivers import cgroups, pidfd, seccomp
 from execdrivers.cgroups import CgroupDir
-from execdrivers.driver import ExecRequest, Handle
+from execdrivers.driver import ExecRequest, Handle, Notice
 from execdrivers.errors import LaunchError, OperationError
 from execdrivers.exit import Exit
 from execdrivers.launcher import LAUNCHER_PATH, ToolError
@@ -169,6 +169,11 @@ class LxcHandle(Handle):
 
     def pids(self) -> Sequence[int]:
         return cgroups.processes(self._cgroups())
+
+    def notices(self) -> Sequence[Notice]:
+        from execdrivers.cgroups.notices import notices
+
+        return notices(self._cgroups())
 
     def stats(self) -> Stats:
         from execdrivers.cgroups.stats import sample

@@ -32,7 +32,7 @@ _ALWAYS = frozenset(
     hostname domainname user cwd umask tty rlimits capabilities no-new-privileges oom-score-adj
     scheduler io-priority cpu-affinity personality annotations stop-signal
     sysctl masked-paths readonly-paths network.none network.host init hooks
-    exec pids stats recover signal kill-all
+    exec pids stats events recover signal kill-all
     namespace.user user-mappings namespace.join
     """.split()
 )

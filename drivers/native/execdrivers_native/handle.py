@@ -14,7 +14,7 @@ import attrs
 
 from execdrivers import cgroups, pidfd, seccomp
 from execdrivers.cgroups import CgroupDir, devices
-from execdrivers.driver import ExecRequest, Handle, ProcessHandle
+from execdrivers.driver import ExecRequest, Handle, Notice, ProcessHandle
 from execdrivers.errors import OperationError, UnsupportedFeature
 from execdrivers.exit import Exit
 from execdrivers.launcher import HookPoints, Launch, Started, join, run_left_poststop
@@ -169,6 +169,11 @@ class NativeHandle(Handle):
         if made:
             return cgroups.processes(made)
         return [] if self.pid is None else _in_pid_namespace(self.pid)
+
+    def notices(self) -> Sequence[Notice]:
+        from execdrivers.cgroups.notices import notices
+
+        return notices(self._cgroups())
 
     def stats(self) -> Stats:
         from execdrivers.cgroups.stats import sample

@@ -14,7 +14,7 @@ import attrs
 
 from execdrivers import cgroups, pidfd
 from execdrivers.cgroups import CgroupDir
-from execdrivers.driver import ExecRequest, Handle, ProcessHandle
+from execdrivers.driver import ExecRequest, Handle, Notice, ProcessHandle
 from execdrivers.errors import OperationError
 from execdrivers.exit import Exit
 from execdrivers.launcher import (
@@ -112,6 +112,11 @@ class OciHandle(Handle):
 
     def pids(self) -> Sequence[int]:
         return cgroups.processes(self._container.cgroups)
+
+    def notices(self) -> Sequence[Notice]:
+        from execdrivers.cgroups.notices import notices
+
+        return notices(self._container.cgroups)
 
     def stats(self) -> Stats:
         from execdrivers.cgroups.stats import sample

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import pytest
 
 from execdrivers import CommandNotFound, ContainerTimeout
+from execdrivers.testing import host
 from execdrivers.testing.gates import needs
-from execdrivers.testing.kit import Kit
+from execdrivers.testing.kit import Kit, args_of
 
 __all__ = ["TestEvents"]
 
@@ -14,9 +18,9 @@ __all__ = ["TestEvents"]
 class TestEvents(Kit):
     """The hook ``execdrivers_observe``, in the order in which things happen."""
 
-    def seen(self) -> list[str]:
+    def seen(self, without: str = "") -> list[str]:
         """Types of the events so far."""
-        return [event.type for event in self.events]
+        return [event.type for event in self.events if event.type != without]
 
     def test_of_a_run(self) -> None:
         done = self.run("exit 3")
@@ -65,9 +69,37 @@ class TestEvents(Kit):
 
     @needs("cgroup.memory")
     def test_out_of_memory(self) -> None:
-        swap = {"memory_swap": "16M"} if "cgroup.swap" in self.features else {}
-        self.run(f"eat {128 << 20}", memory="16M", **swap)
-        assert self.seen() == ["created", "started", "oom", "exited", "deleted"]
+        done = self.run(f"eat {128 << 20}", **self._short_of_memory())
+        assert self.seen(without="memory_pressure") == ["created", "started", "oom", "exited", "deleted"]
+        told = next(event for event in self.events if event.type == "oom")
+        assert told.oom_kills == done.exit.oom_kills == 1
+
+    @needs("events", "cgroup.memory", "exec")
+    def test_out_of_memory_while_it_runs(self) -> None:
+        """Each kill is told when it is done, with the count, though the first process lives on."""
+        container = self.start_ready(**self._short_of_memory())
+        told: list[tuple[str, int | None]] = []
+        for _ in range(2):
+            with container.exec(args_of(f"eat {128 << 20}")) as eater:
+                eater.wait()
+            before = len(told)
+            host.until(lambda before=before: container.poll() or self._kills()[before:], "the event")  # type: ignore[misc]
+            told.append((container.state, self._kills()[-1]))
+        assert told == [("running", 1), ("running", 2)]
+        container.kill()
+        assert container.wait().oom_kills == 2
+        assert self._kills() == [1, 2]
+
+    @needs("cgroup.memory")
+    def test_no_memory_events_without_need(self) -> None:
+        self.run("say x", **self._short_of_memory())
+        assert self.seen() == ["created", "started", "exited", "deleted"]
+
+    def _kills(self) -> list[int | None]:
+        return [event.oom_kills for event in self.events if event.type == "oom"]
+
+    def _short_of_memory(self) -> dict[str, Any]:
+        return {"memory": "16M", **({"memory_swap": "16M"} if "cgroup.swap" in self.features else {})}
 
     @needs("update", "cgroup.pids")
     def test_updated(self) -> None:
@@ -82,6 +114,51 @@ class TestEvents(Kit):
         container.resume()
         assert self.seen() == ["created", "started", "paused", "resumed"]
 
-    @needs("events")
-    def test_declared_by_drivers_that_report_their_own(self) -> None:
-        """The engine reports a container's life for all drivers; there is no more to ask a driver for."""
+    @needs("exec")
+    def test_of_an_exec(self) -> None:
+        container = self.start_ready()
+        with container.exec(args_of("exit 5")) as process:
+            pid = process.pid
+            process.wait()
+        assert self.seen() == ["created", "started", "exec_started", "exec_exited"]
+        began, ended = self.events[2:]
+        assert began.exec == ended.exec == process.id and began.args == tuple(args_of("exit 5"))
+        assert began.pid == ended.pid == pid
+        assert began.exit is None and ended.exit == process.exit and process.returncode == 5
+
+    @needs("exec")
+    def test_of_an_exec_that_ends_with_the_container(self) -> None:
+        container = self.start_ready()
+        with container.exec(args_of("sleep")) as process:
+            container.kill()
+            container.wait()
+            process.wait()
+        assert sorted(self.seen()[2:]) == ["exec_exited", "exec_started", "exited"]
+
+    def test_the_journal_has_what_observers_see(self) -> None:
+        container = self.create("exit 3")
+        container.start()
+        container.wait()
+        container.delete()
+        written = list(self.engine.events(containers=container.id, follow=False))
+        assert written == self.events
+        assert [event.type for event in written] == ["created", "started", "exited", "deleted"]
+
+    def test_followed_by_another_engine(self) -> None:
+        """Also what leaves no record."""
+        with self.new_engine().events(until=time.time() + 60) as stream:
+            done = self.run("exit 3")
+            told = [next(stream) for _ in self.events]
+        assert told == self.events
+        assert told[2].exit == done.exit
+
+    @needs("recover", "pause")
+    def test_of_what_another_engine_does(self) -> None:
+        """Told once to whoever follows, and to the observers of who did it."""
+        container = self.start_ready()
+        with self.new_engine().get(container.id) as again:
+            again.pause()
+            again.resume()
+        container.delete()
+        written = self.engine.events(containers=container.id, follow=False)
+        assert [event.type for event in written] == ["created", "started", "paused", "resumed", "exited", "deleted"]
