@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from execdrivers.driver import Driver as Driver
     from execdrivers.driver import ExecRequest as ExecRequest
     from execdrivers.driver import Handle as Handle
+    from execdrivers.driver import Notice as Notice
     from execdrivers.driver import Plan as Plan
     from execdrivers.driver import Probe as Probe
     from execdrivers.driver import Problem as Problem
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from execdrivers.errors import UnsupportedFeature as UnsupportedFeature
     from execdrivers.errors import VetoError as VetoError
     from execdrivers.events import Event as Event
+    from execdrivers.eventstream import EventStream as EventStream
     from execdrivers.exit import Exit as Exit
     from execdrivers.garbage import Garbage as Garbage
     from execdrivers.hookspecs import hookimpl as hookimpl
@@ -76,13 +78,14 @@ _HOME = {
     for module, names in {
         "completed": "CompletedContainer",
         "container": "Container",
-        "driver": "INTERFACE_VERSION CreateRequest Driver ExecRequest Handle Plan Probe Problem ProcessHandle Step "
-        "Stdio",
+        "driver": "INTERFACE_VERSION CreateRequest Driver ExecRequest Handle Notice Plan Probe Problem ProcessHandle "
+        "Step Stdio",
         "engine": "Engine run",
         "errors": "CommandNotExecutable CommandNotFound ContainerError ContainerExists ContainerNotFound "
         "ContainerTimeout DriverUnavailable ExecDriverError InvalidState LaunchError OperationError PluginError "
         "SpecError StoreError UnknownDriver UnsupportedFeature VetoError",
         "events": "Event",
+        "eventstream": "EventStream",
         "exit": "Exit",
         "garbage": "Garbage",
         "hookspecs": "hookimpl",
