@@ -112,7 +112,8 @@ def test_pause_and_resume(live, engine: Engine):
         live.wait(timeout=0.02)
     live.resume()
     live.resume()
-    assert (live.state, state()) == ("running", "S")
+    assert live.state == "running"
+    assert state() in ("S", "D")  # a shell may wait for its child to execute (vfork)
 
 
 def test_a_paused_one_is_deleted_by_force_alone(make):
