@@ -33,6 +33,7 @@ COMMANDS = {
     "pause": ("pause", "freeze the processes of containers"),
     "unpause": ("pause", "let paused containers go on"),
     "update": ("update", "change limits of containers while they run"),
+    "events": ("events", "what happens to containers, as it happens"),
     "rm": ("rm", "remove containers"),
     "gc": ("gc", "remove what a crash left"),
     "conformance": ("conformance", "try a driver with the conformance kit (needs execdrivers[testing])"),
