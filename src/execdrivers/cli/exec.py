@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from execdrivers.cli.containers import engine_of
 from execdrivers.cli.parsing import Command, Parser, UsageError, refusal
@@ -75,10 +75,10 @@ def exec_(parser: Parser, options: Namespace, operands: list[str]) -> int:
         what = "the name of a container" if not operands else "a command"
         raise UsageError(f"{parser.prog} needs {what}", remedy=f"{parser.prog} {(operands or ['NAME'])[0]} sh -c 'id'")
     name, *command = operands
-    interactive, tty = "interactive" in given, "tty" in given
-    if "detach" in given and (interactive or tty):
+    tty = "tty" in given
+    if "detach" in given and (tty or "interactive" in given):
         raise UsageError("-d does not go with -i and -t", remedy="-d alone: nobody is there to type or to look")
-    if tty and interactive and not os.isatty(0):
+    if tty and "interactive" in given and not os.isatty(0):
         raise UsageError("the input device is not a TTY", remedy="-t without -i, or -i without -t")
     from execdrivers.cli.environment import environment
 
@@ -86,46 +86,32 @@ def exec_(parser: Parser, options: Namespace, operands: list[str]) -> int:
     with engine_of(options) as engine:
         container = engine.get(name)
         if "detach" in given:
-            _start(container, command, env, given.get("workdir"), given.get("user"), detach=True).detach()
+            _start(container, command, env, given).detach()
             return 0
         from execdrivers.cli.signals import Forwarder
 
         forwarder = Forwarder()
-        with (
-            forwarder.caught(window=tty),
-            _start(
-                container, command, env, given.get("workdir"), given.get("user"), tty=tty, interactive=interactive
-            ) as process,
-        ):
+        with forwarder.caught(window=tty), _start(container, command, env, given) as process:
             forwarder.resize(process)
             forwarder.forward_to(process)
             return process.wait().status
 
 
-def _start(
-    container: Container,
-    command: list[str],
-    env: dict[str, str],
-    cwd: str | None,
-    user: str | None,
-    *,
-    detach: bool = False,
-    tty: bool = False,
-    interactive: bool = False,
-) -> ExecProcess:
+def _start(container: Container, command: list[str], env: dict[str, str], given: dict[str, Any]) -> ExecProcess:
     from execdrivers.stdio import DEVNULL
     from execdrivers.terminal import window_size
 
-    output = DEVNULL if detach else None
+    tty = "tty" in given
+    output = DEVNULL if "detach" in given else None
     try:
         return container.exec(
             command,
             env=env or None,
-            cwd=cwd,
-            user=user,
+            cwd=given.get("workdir"),
+            user=given.get("user"),
             tty=tty,
             console_size=(window_size(0) or window_size(1)) if tty else None,
-            stdin=None if interactive else DEVNULL,
+            stdin=None if "interactive" in given else DEVNULL,
             stdout=output,
             stderr=output,
         )
