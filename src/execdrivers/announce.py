@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from execdrivers.journal import Journal
+from execdrivers.journal import Journal, beginning
 
 if TYPE_CHECKING:
     from execdrivers.events import Event, EventType
@@ -63,6 +63,10 @@ class Announcer:
         for event in events:
             if event is not None and self._registry.observed:
                 self._registry.observe(event)
+
+    def beginning(self, type: EventType) -> bytes:
+        """A line of the journal up to its time, for a monitor to complete."""
+        return beginning(type, self._id, self._driver)
 
     def note_oom(self, oom_kills: int, *, elsewhere: bool = False) -> Event | None:
         """Note that the kernel has killed for want of memory, unless that was told already; ``elsewhere``: perhaps by

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from execdrivers.events import Event
 
-__all__ = ["FILE_SIZE", "Journal", "Mark", "count_lines", "lines_before"]
+__all__ = ["FILE_SIZE", "Journal", "Mark", "beginning", "count_lines", "lines_before"]
 
 #: Bytes of one file; there are two at most.
 FILE_SIZE = 4 << 20
@@ -125,9 +125,10 @@ class Journal:
         except FileNotFoundError:
             return False
 
-    def prepare(self) -> None:
-        """Make its directory. Raises OSError."""
+    def prepare(self) -> str:
+        """Its directory, made where it is lacking. Raises OSError."""
         os.makedirs(self.directory, 0o700, exist_ok=True)
+        return self.directory
 
     @property
     def heard(self) -> bool:
@@ -232,6 +233,11 @@ def _line(event: Event) -> bytes:
     if "spec" in data:  # what it holds of secrets would outlive the container here
         data["spec"] = {key: value for key, value in data["spec"].items() if key != "env"}
     return _encode(data).encode("ascii") + b"\n"
+
+
+def beginning(type: str, id: str, driver: str) -> bytes:
+    """A line up to its time, for a monitor to complete (launcher/c/monitor_watches.c)."""
+    return _encode({"type": type, "id": id, "driver": driver}).encode("ascii")[:-1] + b',"time":'
 
 
 def _parsed(line: bytes) -> Mapping[str, Any]:
