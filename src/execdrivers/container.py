@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from execdrivers import interrupts, pidfd
 from execdrivers.driver import ExecRequest
-from execdrivers.errors import InvalidState, LaunchError, OperationError, SpecError
+from execdrivers.errors import (
+    ContainerNotFound,
+    InvalidState,
+    LaunchError,
+    OperationError,
+    SpecError,
+    StoreError,
+)
 from execdrivers.exit import Exit
 from execdrivers.process import ExecProcess, deadline_after
 from execdrivers.record import State
@@ -21,6 +29,7 @@ from execdrivers.supervision import Supervised
 if TYPE_CHECKING:
     from signal import Signals
 
+    from execdrivers.driver import Handle
     from execdrivers.events import Event, EventType
     from execdrivers.spec import Capabilities, ContainerSpec, Resources
     from execdrivers.stats import Stats
@@ -69,7 +78,9 @@ class Container(Supervised):
     @property
     def state(self) -> State:
         """``created``, ``running``, ``paused`` or ``stopped``, as of now."""
-        self.poll()
+        if self.poll() is None:
+            with self._lock, contextlib.suppress(ContainerNotFound, StoreError):
+                self._refresh()
         return self._record.status
 
     @property
@@ -141,10 +152,8 @@ class Container(Supervised):
         from execdrivers.broadcast import signal_all
 
         asked = "signal(all=True)"
-        self._registry.require(self.driver, {"signal": asked, "pids": asked})
-        with self._lock:
-            self._require_running("be signalled as a whole", paused=True)
-            handle = self._hold()
+        self._require({"signal": asked, "pids": asked})
+        with self._operating("be signalled as a whole", paused=True) as handle:
             if number == signal.SIGKILL:
                 return handle.kill()
             spare = handle.pid if self.spec.init else None
@@ -185,7 +194,7 @@ class Container(Supervised):
 
     def pids(self) -> Sequence[int]:
         """The host's pids of all processes in it. Raises `UnsupportedFeature` where its driver cannot tell."""
-        self._registry.require(self.driver, {"pids": "pids"})
+        self._require({"pids": "pids"})
         with self._lock:
             return () if self._exit is not None or self._deleted else self._hold().pids()
 
@@ -196,7 +205,7 @@ class Container(Supervised):
 
         Raises `InvalidState` where nothing is known after its end; `UnsupportedFeature` where its driver cannot tell.
         """
-        self._registry.require(self.driver, {"stats": "stats"})
+        self._require({"stats": "stats"})
         with self._lock:
             if self.state == "stopped" or self._deleted:
                 if (final := self._final_stats()) is not None:
@@ -241,6 +250,7 @@ class Container(Supervised):
             "rlimits": rlimits,
         }
         changes = {name: value for name, value in changes.items() if value is not None}
+        self._settle()
         if user is not None:
             changes.setdefault("additional_gids", None)  # another user has other groups
         if env is not None:
@@ -252,10 +262,16 @@ class Container(Supervised):
     def _exec(self, spec: ContainerSpec, stdin: Input, stdout: Output, stderr: Output) -> ExecProcess:
         wiring = connect(stdin, stdout, stderr, tty=spec.tty)
         try:
-            with self._lock:
-                self._require_running("take another process")
+            with self._operating("take another process") as container:
                 request = ExecRequest(id=os.urandom(6).hex(), spec=spec, stdio=wiring.stdio, directory=self._entry.path)
-                handle = self._hold().exec(request)
+                try:
+                    handle = container.exec(request)
+                except LaunchError as error:
+                    if container.pid is not None and not pidfd.is_being_killed(container.pid):
+                        raise
+                    # Whatever it is that failed first.
+                    message = f"container {self.id!r} is ending and cannot take another process"
+                    raise InvalidState(message, remedy="create another") from error
         except BaseException:
             wiring.close()
             raise
@@ -271,20 +287,21 @@ class Container(Supervised):
 
         Raises `InvalidState` unless it runs; `UnsupportedFeature` where its driver cannot; `OperationError`.
         """
-        self._registry.require(self.driver, {"pause": "pause"})
-        with self._lock:
-            self._require_running("be paused")
-            self._hold().pause()
+        self._require({"pause": "pause"})
+        with self._operating("be paused") as handle:
+            handle.pause()
+            if handle.pid is not None and pidfd.is_being_killed(handle.pid):
+                handle.resume()  # frozen, cgroup v1 would hold it for good
+                raise InvalidState(f"container {self.id!r} is being killed and cannot be paused", remedy="wait()")
             told = self._changed("paused", "paused")
         self._announcer.tell(told)
 
     @interrupts.deferring
     def resume(self) -> None:
         """Let it go on. Raises as `pause` does; no error when it is not paused."""
-        self._registry.require(self.driver, {"pause": "resume"})
-        with self._lock:
-            self._require_running("be resumed", paused=True)
-            self._hold().resume()
+        self._require({"pause": "resume"})
+        with self._operating("be resumed", paused=True) as handle:
+            handle.resume()
             told = self._changed("running", "resumed")
         self._announcer.tell(told)
 
@@ -300,21 +317,21 @@ class Container(Supervised):
         given = dict((resources or Resources()).given()) | limits
         if not given:
             raise SpecError("resources", {}, "asks for no change", "give a limit, as memory='64M'")
-        current = dict(self.spec.resources.given())
-        if "cpus" in given:
-            current.pop("cpu_quota", None)
-            current.pop("cpu_period", None)
-        elif "cpu_quota" in given or "cpu_period" in given:
-            current.pop("cpus", None)
-        wanted = self.spec.replace(resources=Resources(**current | given))
-        amended = self._amended(wanted, "update")
-        after = dict(amended.resources.given())
-        changes = {name: value for name, value in after.items() if name in given or value != current.get(name)}
-        if "memory" in changes or "memory_swap" in changes:  # the one includes the other
-            changes |= {name: after.get(name) for name in ("memory", "memory_swap")}
-        with self._lock:
-            self._require_running("be updated", paused=True)
-            self._hold().update(Resources(**changes))
+        self._settle()
+        with self._operating("be updated", paused=True) as handle:
+            current = dict(self.spec.resources.given())
+            if "cpus" in given:
+                current.pop("cpu_quota", None)
+                current.pop("cpu_period", None)
+            elif "cpu_quota" in given or "cpu_period" in given:
+                current.pop("cpus", None)
+            wanted = self.spec.replace(resources=Resources(**current | given))
+            amended = self._amended(wanted, "update")
+            after = dict(amended.resources.given())
+            changes = {name: value for name, value in after.items() if name in given or value != current.get(name)}
+            if "memory" in changes or "memory_swap" in changes:  # the one includes the other
+                changes |= {name: after.get(name) for name in ("memory", "memory_swap")}
+            handle.update(Resources(**changes))
             self._spec, self._record.spec = amended, amended.to_dict()
             told = self._changed(self._record.status, "updated", spec=self._record.spec)
         self._announcer.tell(told)
@@ -324,8 +341,39 @@ class Container(Supervised):
         from execdrivers.features import required
 
         spec = self._registry.amend(spec, self.driver)
-        self._registry.require(self.driver, {feature: feature, **required(spec)})
+        self._require({feature: feature, **required(spec)})
         return spec
+
+    @contextlib.contextmanager
+    def _operating(self, what: str, *, paused: bool = False) -> Iterator[Handle]:
+        """Its driver's hold on it, for what changes it: as recorded by now, and alone among all threads and programs.
+
+        Raises `InvalidState` unless it runs, or is paused where that will do.
+        """
+        with self._lock:
+            self._require_running(what, paused=paused)
+            with self._entry:
+                self._refresh()
+                self._require_running(what, paused=paused)
+                yield self._hold()
+
+    def _require(self, asked: Mapping[str, str]) -> None:
+        """Raises `UnsupportedFeature` unless its driver has these features (feature → what asks for it)."""
+        self._settle()
+        self._registry.require(self.driver, asked)
+
+    def _settle(self) -> None:
+        """See to it that its driver and spec are known."""
+
+    def _refresh(self) -> None:
+        """Take over what other programs have recorded of it since. Raises `ContainerNotFound` when one removed it."""
+        if self._deleted or self._exit is not None or self._record.status not in ("running", "paused"):
+            return
+        record = self._entry.read()
+        if record.status in ("running", "paused"):
+            self._record.status = record.status
+            if record.spec != self._record.spec:
+                self._record.spec, self._spec = record.spec, None
 
     def _require_running(self, what: str, *, paused: bool = False) -> None:
         state = self.state

@@ -7,7 +7,7 @@ import select
 import signal
 import sys
 
-__all__ = ["open", "open_checked", "send_signal", "start_time", "wait", "wait_status"]
+__all__ = ["is_being_killed", "open", "open_checked", "send_signal", "start_time", "wait", "wait_status"]
 
 #: Children that send another signal than SIGCHLD when they end are children too (linux/wait.h).
 _WALL = 0x40000000
@@ -29,6 +29,17 @@ def start_time(pid: int, *, alive: bool = False) -> int | None:
     """
     fields = _stat_fields(pid)
     return int(fields[19]) if fields and not (alive and fields[0] in "ZX" and int(fields[17]) < 2) else None
+
+
+def is_being_killed(pid: int) -> bool:
+    """Whether SIGKILL is on its way to the process, or has ended it: proc_pid_status(5), SigPnd and ShdPnd."""
+    try:
+        with os.fdopen(os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)) as file:
+            fields = dict(line.split(":", 1) for line in file)
+    except OSError:
+        return True
+    pending = int(fields["SigPnd"], 16) | int(fields["ShdPnd"], 16)
+    return fields["State"].strip()[0] in "ZX" or bool(pending >> (signal.SIGKILL - 1) & 1)
 
 
 def open_checked(pid: int | None, started: int | None) -> int | None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from execdrivers.container import Container
-from execdrivers.errors import ContainerNotFound, InvalidState
+from execdrivers.errors import ContainerNotFound, ExecDriverError, InvalidState
 from execdrivers.exit import Exit
 from execdrivers.process import DEATH
+from execdrivers.store import damaged
 
 if TYPE_CHECKING:
     from execdrivers.driver import Handle
     from execdrivers.record import Record, State
+    from execdrivers.registry import Registry
+    from execdrivers.store import Entry
 
 __all__ = ["Recovered"]
 
@@ -27,9 +30,16 @@ class Recovered(Container):
 
     _shared = True
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, registry: Registry, entry: Entry, record: Record) -> None:
+        super().__init__(registry, entry, record)
         self._begin_told = True
+        self._note(record)
+
+    def kill(self) -> None:
+        """Kill every process in it. No error when there is none."""
+        with contextlib.suppress(ContainerNotFound):
+            self._refresh()
+            super().kill()
 
     @property
     def state(self) -> State:
@@ -84,19 +94,36 @@ class Recovered(Container):
                 record = self._entry.read()
             except ContainerNotFound:
                 return None
-            self._record = record
-            if record.status == "stopped":
-                self._end_told = True
-                self._exit = self._exit or record.ended or Exit(reason="unknown")
+            self._note(record)
             return record
+
+    def _note(self, record: Record) -> None:
+        self._record = record
+        if record.status == "stopped":
+            self._end_told = True
+            self._exit = self._exit or record.ended or Exit(reason="unknown")
 
     def _hold(self) -> Handle:
         with self._lock:
             if self._handle is None:
-                self._await_maker("try again in a moment; when its maker has crashed: delete()")
+                self._settle()
                 driver = self._registry.get(self.driver)
-                self._handle = driver.recover(self.id, self._record.handle or {}, self._entry.path)
+                try:
+                    self._handle = driver.recover(self.id, self._record.handle or {}, self._entry.path)
+                except ExecDriverError:
+                    raise
+                except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                    why = f"makes no sense to its driver ({type(error).__name__}: {error})"
+                    raise damaged(self.id, self._entry.path, why) from error
             return self._handle
+
+    def _settle(self) -> None:
+        self._await_maker("try again in a moment; when its maker has crashed: delete()")
+
+    def _refresh(self) -> None:
+        self._settle()
+        if self._look() is None:
+            raise _removed(self.id)
 
     def _await_maker(self, remedy: str) -> None:
         """Give who makes it a moment, or removes it: either way there is no record for that long.
@@ -106,7 +133,7 @@ class Recovered(Container):
         deadline = time.monotonic() + _PATIENCE
         while self._record.status == "creating":
             if self._look() is None:
-                raise ContainerNotFound(f"there is no container {self.id!r} any more")
+                raise _removed(self.id)
             if time.monotonic() >= deadline:
                 raise InvalidState(f"container {self.id!r} is being made", remedy=remedy)
             time.sleep(_GLANCE)
@@ -127,7 +154,8 @@ class Recovered(Container):
         # Its maker is dead, so cleaning up falls to us, or to who comes first.
         with self._entry:
             record = self._look()
-            if record is not None and record.status != "stopped":
+            # Nor is a record written where somebody was killed at removing one.
+            if record is not None and record.status not in ("stopped", "creating"):
                 super()._finish(exit)
             elif self._exit is None:
                 self._exit = exit
@@ -149,7 +177,6 @@ class Recovered(Container):
         if not entry.lock_now():
             with contextlib.suppress(ContainerNotFound):
                 self._await_maker("wait until its maker has made it")
-            entry.__enter__()
         with entry:
             record = self._look()
             if record is None or record.handle is None:
@@ -165,3 +192,9 @@ class Recovered(Container):
 
     def _drop(self) -> None:
         self._release()
+
+
+def _removed(id: str) -> ContainerNotFound:
+    return ContainerNotFound(
+        f"there is no container {id!r} any more", remedy="execdrivers ps --all lists those there are"
+    )

@@ -18,7 +18,7 @@ from types import TracebackType
 from execdrivers.errors import ContainerExists, ContainerNotFound, SpecError, StoreError
 from execdrivers.record import Record
 
-__all__ = ["Entry", "Store", "default_root"]
+__all__ = ["Entry", "Store", "damaged", "default_root"]
 
 _FILE = "state.json"
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
@@ -54,7 +54,8 @@ def _failed(action: str, path: str, error: OSError) -> StoreError:
     return StoreError(message, errno=error.errno or 0, path=path, remedy=remedy)
 
 
-def _damaged(id: str, path: str, why: str) -> StoreError:
+def damaged(id: str, path: str, why: str) -> StoreError:
+    """The error that a record makes no sense, at that path."""
     remedy = f"remove it: execdrivers rm --force {id}"
     return StoreError(f"the record of container {id!r} {why}: {path}", errno=errno.EBADMSG, path=path, remedy=remedy)
 
@@ -62,12 +63,13 @@ def _damaged(id: str, path: str, why: str) -> StoreError:
 class Entry:
     """A container's directory in the store, held open. Not for two threads at a time."""
 
-    __slots__ = ("_fd", "_identity", "_locked", "id", "path")
+    __slots__ = ("_depth", "_fd", "_identity", "_locked", "id", "path")
 
     def __init__(self, id: str, path: str) -> None:
         self.id = id
         self.path = path
         self._locked = False
+        self._depth = 0
         self._fd = os.open(path, _DIRECTORY)
         status = os.fstat(self._fd)
         # As long as the descriptor is open nothing else can get this inode number.
@@ -76,23 +78,37 @@ class Entry:
     @property
     def gone(self) -> bool:
         """Whether somebody has removed it, and perhaps made another of the same id."""
+        return self._found() != self._identity
+
+    @property
+    def replaced(self) -> bool:
+        """Whether somebody has removed it and made another of the same id."""
+        return self._found() not in (None, self._identity)
+
+    def _found(self) -> tuple[int, int] | None:
         try:
             status = os.stat(self.path)
         except FileNotFoundError:
-            return True
-        return (status.st_dev, status.st_ino) != self._identity
+            return None
+        return status.st_dev, status.st_ino
 
     def __enter__(self) -> Entry:
-        """Lock it against other programs; waits. Does nothing when it is locked already."""
+        """Lock it against other programs, until the outermost ``with`` is left; waits."""
         if not self._locked:
-            self._flock(fcntl.LOCK_EX)
-            self._locked = True
+            self.lock()
+        self._depth += 1
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._locked:
+        self._depth -= 1
+        if self._locked and self._depth <= 0:
             self._locked = False
             self._flock(fcntl.LOCK_UN)
+
+    def lock(self) -> None:
+        """Lock it until the next ``with`` is left; waits."""
+        self._flock(fcntl.LOCK_EX)
+        self._locked = True
 
     def _flock(self, operation: int) -> None:
         try:
@@ -134,9 +150,9 @@ class Entry:
         try:
             record = Record.from_json(b"".join(parts))
         except ValueError as error:
-            raise _damaged(self.id, path, str(error)) from error
+            raise damaged(self.id, path, str(error)) from error
         if record.id != self.id:
-            raise _damaged(self.id, path, f"is that of {record.id!r}")
+            raise damaged(self.id, path, f"is that of {record.id!r}")
         return record
 
     def write(self, record: Record) -> None:
@@ -244,7 +260,7 @@ class Store:
                 os.rmdir(path)
                 raise _failed("open", path, error) from error
             try:
-                entry.__enter__()
+                entry.lock()
             except StoreError:
                 entry.close()
                 os.rmdir(path)

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from execdrivers import interrupts
+from execdrivers import interrupts, pidfd
 from execdrivers.announce import Announcer
 from execdrivers.errors import InvalidState, StoreError
 from execdrivers.exit import Exit
@@ -285,7 +287,7 @@ class Supervised(Process):
                         if self._watch is not None:
                             self._watch.close()
                         # Even if another program has cleaned up already: this closes the descriptors.
-                        self._hold().delete()
+                        self._relinquish() if entry.replaced else self._hold().delete()
                         self._freed = True
                         self._record.handle = None
                 finally:
@@ -316,6 +318,16 @@ class Supervised(Process):
         entry.remove()
         self._deleted = True
         return self._announcer.note("deleted", written=theirs) if self._begin_told else None
+
+    def _relinquish(self) -> None:
+        """Another program has deleted it, and its name is another container's by now: what goes by it is not ours."""
+        handle = self._hold()
+        with contextlib.suppress(ProcessLookupError):
+            handle.signal(signal.SIGKILL)
+        if pidfd.wait(handle.exit_fd, DEATH) and self._exit is None:
+            with contextlib.suppress(Exception):
+                handle.exit()  # reaps it
+        handle.close()
 
     def _write_last(self, entry: Entry) -> None:
         try:

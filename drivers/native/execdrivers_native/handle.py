@@ -58,6 +58,8 @@ class NativeHandle(Handle):
         self._later = f"{directory}/{_LATER}"
         self._host = host
         self._start_time: int | None = None
+        #: Pid and start time of the first process, which tell this container from any other of its name.
+        self._identity: list[int | None] = []
         self._namespaces = tuple(guarantees["namespaces"])
         self._made = tuple(made)
         self._cgroups_path = cgroups_path
@@ -76,16 +78,19 @@ class NativeHandle(Handle):
             os.close(self.exit_fd)
         self.pid, self.exit_fd = child
         self._start_time = pidfd.start_time(child.pid)
+        self._identity = [self.pid, self._start_time]
 
     def hold_inside(self, first: Started) -> None:
         """Take hold of the first process, whose parent, which we hold already, stays outside and ends as it does."""
         self._outside = {"pid": self.pid, "start_time": self._start_time}
         self.pid, self._inside = first
         self._start_time = pidfd.start_time(first.pid)
+        self._identity = [self.pid, self._start_time]
 
     def find(self, state: Mapping[str, Any]) -> None:
         """Hold the processes that another program has started, unless they have ended."""
         self._start_time, self._outside = state["start_time"], state["outside"]
+        self._identity = [state["pid"], self._start_time]
         ends = self._outside or state
         fd = pidfd.open_checked(ends["pid"], ends["start_time"])
         if fd is not None:
@@ -221,9 +226,12 @@ class NativeHandle(Handle):
         """Those made at the start, and later ones, which may be another program's doing."""
         try:
             with open(self._later, encoding="ascii") as file:
-                return (*self._made, *map(CgroupDir.from_dict, json.load(file)))
+                noted = json.load(file)
         except FileNotFoundError:
             return self._made
+        if noted["process"] != self._identity:
+            return self._made  # the directory is another container's by now
+        return (*self._made, *map(CgroupDir.from_dict, noted["cgroups"]))
 
     def _extend(self, operation: str, wanted: Sequence[CgroupDir]) -> None:
         """Bring these cgroups into force, with all processes in them."""
@@ -248,7 +256,7 @@ class NativeHandle(Handle):
     def _note_later(self, made: Sequence[CgroupDir]) -> None:
         if made:
             with open(f"{self._later}.new", "w", encoding="ascii") as file:
-                json.dump([attrs.asdict(cgroup) for cgroup in made], file)
+                json.dump({"process": self._identity, "cgroups": [attrs.asdict(cgroup) for cgroup in made]}, file)
             os.rename(f"{self._later}.new", self._later)
         else:
             with contextlib.suppress(FileNotFoundError):

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from execdrivers import cgroups, kernel
 from execdrivers.driver import CreateRequest, Driver, Plan, Probe, Problem, Step
 from execdrivers.errors import SpecError, UnsupportedFeature
@@ -119,6 +121,7 @@ class OciDriver(Driver):
         untidy = not used.tidy or bool(spec.hooks.poststop)
         with open(f"{request.directory}/config.json", "w") as file:
             json.dump(compiled.config, file)
+        request.intend(_intended(request, used.path, timeout, compiled, layout))
         process = None
         try:
             args = ("create", "--bundle", request.directory)
@@ -177,7 +180,32 @@ class OciDriver(Driver):
         return found
 
     def recover(self, id: str, state: Mapping[str, Any], directory: str) -> OciHandle:
-        return OciHandle(Container.from_dict(state), directory, layout=self.layout)
+        container = Container.from_dict(state)
+        if container.pid is None:
+            # Without their inodes, as another's may have the name by now, they are removed only if they are empty.
+            left = [attrs.evolve(cgroup, inode=0) for cgroup in cgroups.find(container.cgroup, self.layout)]
+            container = attrs.evolve(container, cgroups=tuple(left))
+        return OciHandle(container, directory, layout=self.layout)
+
+
+def _intended(
+    request: CreateRequest, runtime: str, timeout: float, compiled: bundle.Bundle, layout: Layout
+) -> Mapping[str, Any]:
+    """The state of a container that the runtime is about to make."""
+    container = Container(
+        id=request.id,
+        runtime=runtime,
+        timeout=timeout,
+        pid=None,
+        start_time=None,
+        reaper=(0, None),
+        own_pids=True,
+        untidy=True,
+        cgroups=(),
+        cgroup=compiled.cgroup,
+        guarantees=compiled.guarantees,
+    )
+    return OciHandle(container, request.directory, layout=layout).state()
 
 
 def _wanted(spec: ContainerSpec) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,8 @@ class Container:
     id: str
     runtime: str
     timeout: float
-    pid: int
+    #: None while it is being made.
+    pid: int | None
     start_time: int | None
     #: Pid and start time of the parent that its maker gave it.
     reaper: tuple[int, int | None]
@@ -52,6 +54,8 @@ class Container:
     #: The runtime must delete it: it has hooks for that, or keeps who knows what.
     untidy: bool
     cgroups: tuple[CgroupDir, ...]
+    #: Of one that is being made: the name that its cgroups are to have.
+    cgroup: str = ""
     guarantees: Mapping[str, Any]
 
     @classmethod
@@ -171,10 +175,12 @@ class OciHandle(Handle):
         pidfd.wait(self.exit_fd, _DEATH)
         if self._present:
             self._present = False
+            if self._container.pid is None:
+                end_tools(self._tool.state)
             if self._container.untidy:
                 discard(self._tool, self._container.id)
             cgroups.remove(self._container.cgroups)
-            shutil.rmtree(f"{self._directory}/runtime", ignore_errors=True)
+            shutil.rmtree(self._tool.state, ignore_errors=True)
         if self._process is not None:
             self._process.destroy()
         elif (fd := pidfd.open_checked(*self._container.reaper)) is not None:
@@ -218,6 +224,31 @@ class OciExec(ProcessHandle):
     def close(self) -> None:
         self._process.close()
         self.exit_fd = -1
+
+
+def end_tools(path: str) -> None:
+    """Kill the calls of a runtime that have this directory for its state: of a maker that was killed meanwhile."""
+    deadline = time.monotonic() + _DEATH
+    while (tools := _with_argument(path)) and time.monotonic() < deadline:
+        for fd in tools:
+            with contextlib.suppress(ProcessLookupError):
+                pidfd.send_signal(fd, signal.SIGKILL)
+            pidfd.wait(fd, _DEATH)
+            os.close(fd)
+
+
+def _with_argument(text: str) -> list[int]:
+    """Pidfds of the living processes that have this argument."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            stack.callback(os.close, fd := pidfd.open(int(name)))
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                arguments = file.read().split(b"\0")  # a zombie has none
+            if os.fsencode(text) in arguments:
+                stack.pop_all()
+                found.append(fd)
+    return found
 
 
 def discard(tool: Tool, id: str) -> None:

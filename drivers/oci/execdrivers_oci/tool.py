@@ -30,10 +30,15 @@ class Tool:
     directory: str
     timeout: float = TIMEOUT
 
+    @property
+    def state(self) -> str:
+        """Where the runtime keeps what it knows of the container."""
+        return f"{self.directory}/runtime"
+
     def argv(self, log: str, verb: str, *args: str) -> tuple[str, ...]:
         """A command line. What goes wrong will be in the file that `log` reads."""
-        state, log = f"{self.directory}/runtime", f"{self.directory}/{log}.log"
-        return (self.path, "--root", state, "--log", log, "--log-format", "json", verb, *args)
+        log = f"{self.directory}/{log}.log"
+        return (self.path, "--root", self.state, "--log", log, "--log-format", "json", verb, *args)
 
     def call(self, verb: str, *args: str) -> None:
         """Have it do something. Raises `ToolError` with its reason."""

@@ -247,7 +247,7 @@ def _write(path: str, value: str) -> None:
 def oom_kills(cgroups: Sequence[CgroupDir]) -> int:
     """How many processes the kernel has killed for want of memory; 0 without a memory cgroup."""
     for cgroup in cgroups:
-        if "memory" in cgroup.controllers:
+        if "memory" in cgroup.controllers and _exists(cgroup):
             file = "memory.oom_control" if cgroup.version == 1 else "memory.events"
             with contextlib.suppress(OSError):
                 counts = dict(line.split() for line in read(f"{cgroup.path}/{file}").splitlines())
@@ -314,8 +314,7 @@ def freeze(cgroups: Sequence[CgroupDir]) -> None:
             while not _is_frozen(path):
                 time.sleep(pause)
                 pause = min(2 * pause, 0.02)
-                if path.endswith("freezer.state"):
-                    _write(path, frozen)  # what was forked meanwhile takes another push
+                _write(path, frozen)  # what was forked meanwhile takes another push on v1, and who kills it thaws it
 
 
 def _is_frozen(path: str) -> bool:
@@ -325,9 +324,9 @@ def _is_frozen(path: str) -> bool:
 
 
 def thaw(cgroups: Sequence[CgroupDir]) -> None:
-    """Let them go on. Raises `OperationError`."""
+    """Let them go on; one that is another's by now is passed over. Raises `OperationError`."""
     with _told("resume"):
-        for path, _, thawed in _freezers(cgroups):
+        for path, _, thawed in _freezers(list(filter(_exists, cgroups))):
             _write(path, thawed)
 
 

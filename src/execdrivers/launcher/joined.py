@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from execdrivers import pidfd
 from execdrivers.driver import ProcessHandle
+from execdrivers.errors import LaunchError
 from execdrivers.exit import Exit
 from execdrivers.launcher.launch import Launch, Started, spawn_launcher
 from execdrivers.launcher.operations import Operation
@@ -65,10 +66,14 @@ class JoinedProcess(ProcessHandle):
         self._pidfd = -1
 
     def hold(self, launch: Launch) -> int:
-        """Take hold of the process that joined, while it waits; its pid."""
+        """Take hold of the process that joined, while it waits; its pid. Raises `LaunchError` when it was killed."""
         assert launch.pid is not None
         self.pid, self.terminal = launch.pid, launch.terminal
-        self._pidfd = pidfd.open(launch.pid)
+        try:
+            self._pidfd = pidfd.open(launch.pid)
+        except ProcessLookupError as error:
+            message = "exec: the process was killed before it executed its command"
+            raise LaunchError(message, step="exec", errno=error.errno or 0) from error
         return launch.pid
 
     def signal(self, number: signal.Signals) -> None:
