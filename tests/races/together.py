@@ -104,15 +104,15 @@ def raised(outcomes: Iterable[Any], *allowed: type[BaseException]) -> list[BaseE
     return errors
 
 
-def with_variable(assignment: str) -> list[str]:
-    """Living processes with that in their environment, for people."""
-    found = []
+def with_variable(assignment: str) -> dict[int, str]:
+    """Living processes with that in their environment: pid → what it is, for people."""
+    found = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
             if assignment.encode() in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
                 stat = Path(f"/proc/{name}/stat").read_text()
                 if stat.rpartition(")")[2].split()[0] not in "ZX":
-                    found.append(stat[:60])
+                    found[int(name)] = stat[:60]
         except OSError:
             pass  # ended meanwhile
     return found
