@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from execdrivers import aio as aio
     from execdrivers.completed import CompletedContainer as CompletedContainer
     from execdrivers.container import Container as Container
     from execdrivers.driver import INTERFACE_VERSION as INTERFACE_VERSION
@@ -99,10 +100,14 @@ _HOME = {
     for name in names.split()
 }
 
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604 - all are str
+__all__ = ["__version__", "aio", *_HOME]  # noqa: PLE0604 - all are str
 
 
 def __getattr__(name: str) -> Any:
+    if name == "aio":
+        import execdrivers.aio
+
+        return execdrivers.aio
     try:
         module = _HOME[name]
     except KeyError:

@@ -235,9 +235,12 @@ class Engine:
         except StoreError:
             if not force:
                 raise
-            with self._store.open(name) as entry:
-                entry.remove()
-            entry.close()
+            entry = self._store.open(name)
+            try:
+                with entry:
+                    entry.remove()
+            finally:
+                entry.close()
         else:
             container.delete(force=force)
 

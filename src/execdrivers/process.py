@@ -184,6 +184,9 @@ class Process:
     def _kill(self) -> None:
         raise NotImplementedError
 
+    def _kill_rest(self) -> None:
+        """The process has ended, and others still hold its pipes."""
+
     # --- the machinery
 
     def _attach_terminal(self, handle: ProcessHandle, size: tuple[int, int] | None) -> None:

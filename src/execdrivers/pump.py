@@ -8,7 +8,7 @@ import os
 import select
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from execdrivers.streams import CHUNK, LARGE, grow
 
@@ -34,7 +34,7 @@ class Pump:
     ) -> None:
         self.failed = False
         self._exit_fd = exit_fd
-        self._poll = select.poll()
+        self._poll = self._make_poll()
         self._readers = {reader.fd: reader for reader in readers if reader.fd >= 0}
         self._writer = writer if writer is not None and writer.fd >= 0 and writer.source is not None else None
         if exit_fd >= 0:
@@ -72,10 +72,8 @@ class Pump:
         for fd, events in ready:
             if fd == self._exit_fd:
                 ended = True
-            elif fd in self._readers:
-                self._read(fd, bool(events & _GONE))
-            elif fd == self._watched:
-                self._write(fd, bool(events & _GONE))
+            else:
+                self._move(fd, bool(events & _GONE))
         return ended
 
     def drain(self) -> bool:
@@ -90,6 +88,16 @@ class Pump:
             while left > 0 and fd in self._readers and (events := poll.poll(0)):
                 left -= self._read(fd, bool(events[0][1] & _GONE))
         return not self._readers
+
+    def _make_poll(self) -> Any:
+        """What waits: poll(2)'s object, or one like it."""
+        return select.poll()
+
+    def _move(self, fd: int, gone: bool) -> None:
+        if fd in self._readers:
+            self._read(fd, gone)
+        elif fd == self._watched:
+            self._write(fd, gone)
 
     def _read(self, fd: int, gone: bool) -> int:
         reader = self._readers[fd]
@@ -151,8 +159,8 @@ class Pump:
         if self._watched >= 0:
             try:
                 self._poll.unregister(self._watched)
-            except KeyError:
-                pass
+            except (KeyError, OSError):
+                pass  # closed, and its number perhaps another's by now
         self._watched = fd
         if fd >= 0:
             self._poll.register(fd, _READ if fd != getattr(writer, "fd", -1) else _WRITE)

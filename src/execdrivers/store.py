@@ -192,10 +192,6 @@ class Entry:
         if fd >= 0:
             os.close(fd)
 
-    def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
-            self.close()
-
 
 def _remove_tree(path: str) -> None:
     """Remove what a driver left below its directory, but never what is mounted there."""

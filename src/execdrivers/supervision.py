@@ -142,6 +142,9 @@ class Supervised(Process):
                 self._drop()
             except (OSError, RuntimeError):
                 pass
+            finally:
+                # Not by a finaliser of its own: among what is dropped together that could come before this one.
+                self._entry.close()
 
     @property
     def _lasting(self) -> bool:
@@ -154,6 +157,10 @@ class Supervised(Process):
 
     def _kill(self) -> None:
         self.kill()
+
+    def _kill_rest(self) -> None:
+        with self._lock:
+            self._hold().kill()  # a driver without a pid namespace
 
     @property
     def _args(self) -> tuple[str, ...]:
@@ -213,8 +220,7 @@ class Supervised(Process):
     def _conclude(self, pump: Pump) -> None:
         """The first process has ended: take the rest of the output and the exit, free the resources."""
         if not pump.drain():
-            with self._lock:
-                self._hold().kill()  # a driver without a pid namespace: others still hold the pipes
+            self._kill_rest()
             pump.drain()
         with self._lock:
             try:

@@ -1,0 +1,212 @@
+"""`Container`: a live container, for tasks of an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from execdrivers.aio.cancellation import deferred, in_thread, submit, whole
+from execdrivers.aio.process import ExecProcess, Process
+from execdrivers.container import Container as SyncContainer
+from execdrivers.errors import InvalidState
+
+if TYPE_CHECKING:
+    from typing_extensions import TypedDict, Unpack
+
+    from execdrivers.exit import Exit
+    from execdrivers.record import State
+    from execdrivers.spec import Capabilities, ContainerSpec, Resources
+    from execdrivers.stats import Stats
+    from execdrivers.stdio import Input, Output
+
+    class ExecOptions(TypedDict, total=False):
+        """The keywords of `Container.exec`."""
+
+        env: Mapping[str, str] | Iterable[str] | None
+        cwd: str | None
+        user: str | int | None
+        additional_gids: Iterable[int] | None
+        tty: bool
+        console_size: tuple[int, int] | None
+        capabilities: Capabilities | Mapping[str, Any] | None
+        no_new_privileges: bool | None
+        umask: int | str | None
+        rlimits: Mapping[str, Any] | None
+        stdin: Input
+        stdout: Output
+        stderr: Output
+
+
+__all__ = ["Container"]
+
+
+class Container(Process):
+    """A container: `Engine.create` makes one, `Engine.get` finds one again.
+
+    What differs from `execdrivers.Container`: methods that do something are awaited; ``stdin``, ``stdout`` and
+    ``stderr`` are streams; its end is noticed by itself. Use it as an async context manager, or await `delete`. What is
+    cancelled half way is done nevertheless, or undone, before the cancellation goes on; a `wait` merely ends.
+    """
+
+    def __init__(self, container: SyncContainer) -> None:
+        super().__init__(container)
+        self._container = container
+
+    # --- what it is
+
+    @property
+    def id(self) -> str:
+        """Its name in the store."""
+        return self._container.id
+
+    @property
+    def name(self) -> str:
+        """Another word for `id`."""
+        return self._container.id
+
+    @property
+    def driver(self) -> str:
+        """The name of its driver."""
+        return self._container.driver
+
+    @property
+    def spec(self) -> ContainerSpec:
+        """What it runs, after policy plugins have amended it."""
+        return self._container.spec
+
+    @property
+    def guarantees(self) -> Mapping[str, Any]:
+        """What is in force, as its driver reports."""
+        return self._container.guarantees
+
+    @property
+    def stdio(self) -> Mapping[str, str]:
+        """stdin, stdout and stderr, and what each is connected to."""
+        return self._container.stdio
+
+    @property
+    def created_at(self) -> float | None:
+        """Seconds since the epoch."""
+        return self._container.created_at
+
+    @property
+    def started_at(self) -> float | None:
+        """Seconds since the epoch; None before."""
+        return self._container.started_at
+
+    @property
+    def finished_at(self) -> float | None:
+        """When its end was noticed, in seconds since the epoch; None before."""
+        return self._container.finished_at
+
+    @property
+    def state(self) -> State:
+        """``created``, ``running``, ``paused`` or ``stopped``."""
+        return self._container.state
+
+    @property
+    def pid(self) -> int | None:
+        """The host's pid of the first process; None once its end was noticed."""
+        return self._container.pid
+
+    # --- what can be done with it
+
+    async def start(self) -> None:
+        """Execute the command. When that fails the container is deleted and the driver's `LaunchError` raised."""
+        try:
+            await in_thread(self._container.start)
+        finally:
+            if self._container.started_at is None:
+                self._release()
+            elif self._drive is None:
+                self._start_drive(self._exit_fd())
+
+    async def signal(self, number: int | str) -> None:
+        """Send a signal (``15``, ``"SIGTERM"``) to the first process. Raises `InvalidState` when it has ended."""
+        await in_thread(lambda: self._container.signal(number))
+
+    async def stop(self, timeout: float = 10) -> Exit:
+        """Ask it to end (the spec's ``stop_signal``, or SIGTERM), and kill it after ``timeout`` seconds."""
+        await self._begin()
+        if self.exit is None:
+            try:
+                await self.signal(self.spec.stop_signal or "SIGTERM")
+            except InvalidState:
+                pass  # it ended just now
+            if not await self._ended(timeout):
+                await self.kill()
+        return await self.wait()
+
+    async def pids(self) -> Sequence[int]:
+        """The host's pids of all processes in it. Raises `UnsupportedFeature` where its driver cannot tell."""
+        return await in_thread(self._container.pids)
+
+    async def stats(self) -> Stats:
+        """What it uses now. Raises as `execdrivers.Container.stats`."""
+        return await in_thread(self._container.stats)
+
+    async def exec(self, args: Iterable[str], **options: Unpack[ExecOptions]) -> ExecProcess:
+        """Run one more process in it; the arguments and errors are those of `execdrivers.Container.exec`."""
+        process = await whole(lambda: self._container.exec(args, **options), lambda process: process.close())
+        return ExecProcess(process)
+
+    async def pause(self) -> None:
+        """Freeze all its processes. Raises as `execdrivers.Container.pause`."""
+        await in_thread(self._container.pause)
+
+    async def resume(self) -> None:
+        """Let it go on. Raises as `pause` does; no error when it is not paused."""
+        await in_thread(self._container.resume)
+
+    async def update(self, resources: Resources | None = None, **limits: Any) -> None:
+        """Change limits while it runs. The arguments and errors are those of `execdrivers.Container.update`."""
+        await in_thread(lambda: self._container.update(resources, **limits))
+
+    async def delete(self, force: bool = False) -> None:
+        """Free all that it took and forget it. No error when that is done already.
+
+        Raises `InvalidState` while it runs, unless ``force``, which kills it. A cancellation waits until it is done.
+        """
+        with deferred() as patiently:
+            if force and self._drive is not None and not self._drive.ended.done():
+                await self._kill_and_wait(patiently)
+            elif self._drive is not None and self._drive.over_now():
+                await patiently(self._drive.ended)
+            if force or self._drive is None or self._drive.ended.done():
+                self._release()
+            await patiently(submit(lambda: self._container.delete(force=force)))
+
+    async def detach(self) -> None:
+        """Let it live on without this program, which then need not `delete` it. `Engine.get` finds it again."""
+        await in_thread(self._container.detach)
+
+    @property
+    def _outlives(self) -> bool:
+        """Whether it is to live on when its engine is closed."""
+        return self._container._detached
+
+    def _exit_fd(self) -> int:
+        return -1 if self._container._over else self._container._hold().exit_fd
+
+    def _poll(self) -> Exit | None:
+        return self._container.poll()
+
+    async def _wait_or_expire(self, timeout: float | None) -> None:
+        """As `run` waits: when its time is over it is killed, and the reason of its exit is ``timeout``."""
+        if not await self._ended(timeout):
+            self._container._timed_out = True
+            with deferred() as patiently:
+                await self._kill_and_wait(patiently)
+
+    async def __aenter__(self) -> Container:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if kind is not GeneratorExit:  # the loop is gone; what is dropped cleans up by itself
+            await self.delete(force=True)
+
+    def __repr__(self) -> str:
+        return f"<aio {repr(self._container)[1:]}"

@@ -1,0 +1,170 @@
+"""Waiting for one process in an event loop, as a thread does it in `execdrivers.process`.
+
+All of it is callbacks of the loop and calls in its executor's threads, no task: so nothing that a program cancels
+breaks it off half way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from execdrivers.aio.cancellation import submit
+from execdrivers.aio.pump import LoopPump
+from execdrivers.pump import Pump
+
+if TYPE_CHECKING:
+    from execdrivers.aio.streams import InputStream
+    from execdrivers.process import Process
+    from execdrivers.terminal import RawTerminal
+
+__all__ = ["Drive"]
+
+
+class Drive:
+    """Pumps what a started process writes and reads, until its end; then has a thread conclude it.
+
+    ``ended`` is done when nothing is left to wait for. ``failure`` is what a sink, a source or the conclusion raised.
+    """
+
+    def __init__(self, process: Process, exit_fd: int, stdin: InputStream | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        self.failure: BaseException | None = None
+        self._process = process
+        self._stdin = stdin
+        self._pump: LoopPump | None = None
+        self._raw: RawTerminal | None = None
+        self._exit_fd = exit_fd
+        # For all threads: until the end it is this one that waits.
+        self._holds = not process._over and process._pumping.acquire(blocking=False)
+        if process._over:
+            self.ended.set_result(None)
+        elif exit_fd < 0:
+            self._loop.call_soon(self._exited)
+        else:
+            self._loop.add_reader(exit_fd, self._exited)
+        if not process._over:
+            self._make_raw()
+            self._attach()
+
+    def over_now(self) -> bool:
+        """Whether the process has ended, as of now."""
+        if self.ended.done() or self._exit_fd < 0:
+            return True
+        poll = select.poll()
+        poll.register(self._exit_fd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def stop(self) -> None:
+        """Wait no more: from now on a thread may. May be called twice."""
+        if self._exit_fd >= 0:
+            self._loop.remove_reader(self._exit_fd)
+            self._exit_fd = -1
+        self._pump_no_more()
+        if self._raw is not None:
+            raw, self._raw = self._raw, None
+            raw.__exit__(None, None, None)
+        if self._holds:
+            self._holds = False
+            self._process._pumping.release()
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    # --- while it runs
+
+    def _make_raw(self) -> None:
+        terminal = self._process.terminal
+        if self._process._wiring.inherits_terminal and terminal is not None:
+            from execdrivers.terminal import RawTerminal
+
+            self._raw = RawTerminal(0, terminal)
+            self._raw.__enter__()
+
+    def _attach(self) -> None:
+        wiring = self._process._wiring
+        if self._stdin is not None and wiring.writer is not None:
+            self._stdin.attach(wiring.writer, self._refill)
+        readers = [reader for reader in wiring.readers.values() if reader.sink is not None]
+        pump = LoopPump(readers, wiring.writer)
+        if pump.done:
+            pump.close()
+        else:
+            self._pump = pump
+            self._loop.add_reader(pump.fileno(), self._move)
+
+    def _refill(self) -> None:
+        if self._pump is not None:
+            self._guarded(self._pump.refill)
+            self._move()
+
+    def _move(self) -> None:
+        if self._pump is None:
+            return
+        self._guarded(self._pump.move)
+        if self._stdin is not None:
+            self._stdin.moved()
+        if self._pump is not None and self._pump.done:
+            self._pump_no_more()
+
+    def _guarded(self, move: Callable[[], object]) -> None:
+        try:
+            move()
+        except Exception as error:
+            self._fail(error)
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def _fail(self, error: BaseException) -> None:
+        """A sink or source has raised: nothing that the container writes goes anywhere now."""
+        self.failure = self.failure or error
+        for reader in self._process._wiring.readers.values():
+            if reader.sink is not None:
+                reader.sink = len
+        if self._process._wiring.writer is not None:
+            self._process._wiring.writer.close()
+        submit(self._process._kill)
+
+    def _pump_no_more(self) -> None:
+        if self._pump is not None:
+            pump, self._pump = self._pump, None
+            self._loop.remove_reader(pump.fileno())
+            pump.close()
+
+    # --- its end
+
+    def _exited(self) -> None:
+        """The process has ended: take what it wrote last, and have all else done by a thread."""
+        if self._exit_fd >= 0:
+            self._loop.remove_reader(self._exit_fd)
+            self._exit_fd = -1
+        if self._drain():
+            self._conclude()
+        else:
+            submit(self._process._kill_rest).add_done_callback(self._rest_killed)
+
+    def _rest_killed(self, future: asyncio.Future[None]) -> None:
+        self.failure = self.failure or future.exception()
+        self._drain()
+        self._conclude()
+
+    def _drain(self) -> bool:
+        drained = True
+        if self._pump is not None:
+            pump = self._pump
+            try:
+                drained = pump.drain()
+            except Exception as error:
+                self._fail(error)
+        return drained
+
+    def _conclude(self) -> None:
+        self._pump_no_more()  # its descriptors may be closed now
+        submit(lambda: self._process._conclude(Pump(-1, ()))).add_done_callback(self._concluded)
+
+    def _concluded(self, future: asyncio.Future[None]) -> None:
+        self.failure = self.failure or future.exception()
+        self.stop()
