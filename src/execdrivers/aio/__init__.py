@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from execdrivers.aio.container import Container
 from execdrivers.aio.engine import Engine, run
+from execdrivers.aio.following import Following
 from execdrivers.aio.process import ExecProcess
 from execdrivers.aio.streams import InputStream, OutputStream
 
-__all__ = ["Container", "Engine", "ExecProcess", "InputStream", "OutputStream", "run"]
+__all__ = ["Container", "Engine", "ExecProcess", "Following", "InputStream", "OutputStream", "run"]

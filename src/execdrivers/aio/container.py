@@ -122,20 +122,27 @@ class Container(Process):
             elif self._drive is None:
                 self._start_drive(self._exit_fd())
 
-    async def signal(self, number: int | str) -> None:
-        """Send a signal (``15``, ``"SIGTERM"``) to the first process. Raises `InvalidState` when it has ended."""
-        await in_thread(lambda: self._container.signal(number))
+    async def signal(self, number: int | str, *, all: bool = False) -> None:
+        """Send a signal (``15``, ``"SIGTERM"``) to the first process, or to ``all``. Raises as
+        `execdrivers.Container.signal`."""
+        await self._look()
+        await in_thread(lambda: self._container.signal(number, all=all))
 
-    async def stop(self, timeout: float = 10) -> Exit:
-        """Ask it to end (the spec's ``stop_signal``, or SIGTERM), and kill it after ``timeout`` seconds."""
+    async def stop(self, timeout: float | None = 10, *, signal: int | str | None = None) -> Exit:
+        """Ask it to end by a signal (the spec's ``stop_signal``, or SIGTERM), and kill it after ``timeout`` seconds.
+
+        None: it is never killed. One that is paused is resumed, lest it hear nothing.
+        """
         await self._begin()
-        if self.exit is None:
-            try:
-                await self.signal(self.spec.stop_signal or "SIGTERM")
-            except InvalidState:
-                pass  # it ended just now
-            if not await self._ended(timeout):
-                await self.kill()
+        try:
+            await self.signal(signal if signal is not None else self.spec.stop_signal or "SIGTERM")
+            if self.state == "paused":
+                await self.resume()
+        except InvalidState:
+            if not await self._ended(0):
+                raise
+        if not await self._ended(timeout):
+            await self.kill()
         return await self.wait()
 
     async def pids(self) -> Sequence[int]:
@@ -143,7 +150,8 @@ class Container(Process):
         return await in_thread(self._container.pids)
 
     async def stats(self) -> Stats:
-        """What it uses now. Raises as `execdrivers.Container.stats`."""
+        """What it uses now, or has used. Raises as `execdrivers.Container.stats`."""
+        await self._look()
         return await in_thread(self._container.stats)
 
     async def exec(self, args: Iterable[str], **options: Unpack[ExecOptions]) -> ExecProcess:
@@ -184,7 +192,7 @@ class Container(Process):
     @property
     def _outlives(self) -> bool:
         """Whether it is to live on when its engine is closed."""
-        return self._container._detached
+        return self._container._lasting
 
     def _exit_fd(self) -> int:
         return -1 if self._container._over else self._container._hold().exit_fd

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import os
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from execdrivers.aio.cancellation import deferred, in_thread, submit, whole
 from execdrivers.aio.container import Container
+from execdrivers.aio.following import Following
 from execdrivers.completed import Call, CompletedContainer
 from execdrivers.container import Container as SyncContainer
 from execdrivers.driver import Plan
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from execdrivers.engine import RunOptions
+    from execdrivers.events import Event
+    from execdrivers.garbage import Garbage
     from execdrivers.record import Summary
     from execdrivers.registry import Registry
     from execdrivers.spec import ContainerSpec, SpecFields
@@ -71,16 +75,19 @@ class Engine:
         stdin: Input = None,
         stdout: Output = None,
         stderr: Output = None,
+        accounting: bool = False,
     ) -> Container:
         """Make a container, up to but not including the execution of its command.
 
         Arguments and errors are those of `execdrivers.Engine.create`; ``PIPE`` gives the container streams.
         """
-        made = await whole(
-            lambda: self._engine.create(spec, driver=driver, name=name, stdin=stdin, stdout=stdout, stderr=stderr),
-            lambda container: container.delete(force=True),
-        )
-        return self._wrapped(made)
+
+        def make() -> SyncContainer:
+            return self._engine.create(
+                spec, driver=driver, name=name, stdin=stdin, stdout=stdout, stderr=stderr, accounting=accounting
+            )
+
+        return self._wrapped(await whole(make, lambda container: container.delete(force=True)))
 
     async def explain(self, spec: ContainerSpec, *, driver: str = "auto", name: str | None = None) -> Plan:
         """What would be done for the spec, after policy."""
@@ -93,6 +100,32 @@ class Engine:
     async def list(self) -> list[Summary]:
         """All containers below the root, by name. A damaged record is one with an ``error``."""
         return await in_thread(self._engine.list)
+
+    async def recover(self) -> builtins.list[Container]:
+        """Every container below the root, as after a crash: see `execdrivers.Engine.recover`."""
+        return [self._wrapped(container) for container in await in_thread(self._engine.recover)]
+
+    async def gc(self, *, dry_run: bool = False) -> builtins.list[Garbage]:
+        """Remove what crashes have left below the root: see `execdrivers.Engine.gc`."""
+        return await in_thread(lambda: self._engine.gc(dry_run=dry_run))
+
+    def events(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        types: Collection[str] | str | None = None,
+        containers: Collection[str] | str | None = None,
+        follow: bool = True,
+    ) -> Following[Event]:
+        """What happens to the containers below the root, whichever program does it, as an async iterator.
+
+        It begins when it is entered (``async with``) or first iterated over. The arguments and errors are those of
+        `execdrivers.Engine.events`.
+        """
+        return Following(
+            lambda: self._engine.events(since=since, until=until, types=types, containers=containers, follow=follow)
+        )
 
     async def delete(self, name: str, *, force: bool = False) -> None:
         """`Container.delete` by name; with ``force`` also of a record that makes no sense, whatever it was."""
@@ -165,6 +198,7 @@ async def _run(
     check: bool = False,
     output_limit: int | None = OUTPUT_LIMIT,
     keep: bool = False,
+    accounting: bool = False,
     **fields: Unpack[SpecFields],
 ) -> CompletedContainer:
     def make() -> tuple[Call, SyncContainer, float]:
@@ -184,7 +218,15 @@ async def _run(
             output_limit=output_limit,
         )
         made = engine._create(
-            call.spec, driver, name, call.stdin, call.stdout, call.stderr, transient=not keep, keep=keep
+            call.spec,
+            driver,
+            name,
+            call.stdin,
+            call.stdout,
+            call.stderr,
+            transient=not keep,
+            keep=keep,
+            accounting=accounting,
         )
         began = time.monotonic()
         made.start()

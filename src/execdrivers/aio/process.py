@@ -89,11 +89,8 @@ class Process:
         """`wait` without waiting: None while it runs."""
         if self._drive is None:
             return await in_thread(self._poll)
-        return await self.wait() if self._drive.over_now() else None
-
-    async def signal(self, number: int | str) -> None:
-        """Send a signal (``15``, ``"SIGTERM"``). Raises `InvalidState` when it has ended."""
-        raise NotImplementedError
+        await self._look()
+        return self._result() if self._drive.ended.done() else None
 
     async def kill(self) -> None:
         """Kill it. No error when it has ended."""
@@ -216,6 +213,11 @@ class Process:
             raise InvalidState(f"{self!r} is waited for no more", remedy="get it from another engine")
         return exit
 
+    async def _look(self) -> None:
+        """Have an end noticed that has come."""
+        if self._drive is not None and self._drive.over_now():
+            await self._ended(None)
+
     async def _kill_and_wait(self, patiently: deferred) -> None:
         """Kill it, and wait until that is noticed, ten seconds at the most."""
         await patiently(submit(self._process._kill))
@@ -253,6 +255,7 @@ class ExecProcess(Process):
 
     async def signal(self, number: int | str) -> None:
         """Send it a signal (``15``, ``"SIGTERM"``). Raises `InvalidState` when it has ended."""
+        await self._look()
         await in_thread(lambda: self._exec.signal(number))
 
     async def close(self) -> None:

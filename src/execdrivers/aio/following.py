@@ -1,0 +1,111 @@
+"""What grows while it is read (events, logs), as an async iterator."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import Generic, Protocol, TypeVar
+
+from execdrivers.aio.cancellation import in_thread, whole
+
+__all__ = ["Following"]
+
+T = TypeVar("T", covariant=True)
+
+
+class Followed(Protocol[T]):
+    """A reader that need not wait."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes."""
+
+    @property
+    def until(self) -> float | None:
+        """When `read` is to be called in any case, in seconds since the epoch."""
+
+    def fileno(self) -> int:
+        """Readable when `read` may have more."""
+
+    def read(self) -> Sequence[T]:
+        """What there is, some at a time."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class Following(Generic[T]):
+    """Iterate over it, one task at a time; an async context manager. It begins with the first of either."""
+
+    def __init__(self, open: Callable[[], Followed[T]]) -> None:
+        self._open = open
+        self._reader: Followed[T] | None = None
+        self._items: deque[T] = deque()
+        self._closed = False
+        #: A thread reads.
+        self._reading = asyncio.Lock()
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def close(self) -> None:
+        """No more comes. May be called twice, and while another task waits for the next."""
+        self._closed = True
+        self._wake()
+        async with self._reading:
+            if self._reader is not None:
+                await in_thread(self._reader.close)
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        reader = await self._begin()
+        while not self._items and not self._closed:
+            async with self._reading:
+                # Straight to where a cancellation does not lose them.
+                await in_thread(lambda: self._items.extend(reader.read()))
+            if not self._items:
+                if reader.ended:
+                    await self.close()
+                else:
+                    await self._change(reader)
+        if not self._items:
+            raise StopAsyncIteration
+        return self._items.popleft()
+
+    async def _begin(self) -> Followed[T]:
+        if self._reader is None:
+            async with self._reading:
+                if self._reader is None:
+                    self._reader = await whole(self._open, lambda reader: reader.close())
+        return self._reader
+
+    async def _change(self, reader: Followed[T]) -> None:
+        if self._closed:
+            return
+        loop = asyncio.get_running_loop()
+        fd = reader.fileno()
+        self._waiter = loop.create_future()
+        loop.add_reader(fd, self._wake)
+        try:
+            await asyncio.wait([self._waiter], timeout=reader.until and max(0.0, reader.until - time.time()) + 0.001)
+        finally:
+            self._waiter = None
+            if not loop.is_closed():
+                loop.remove_reader(fd)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def __aenter__(self) -> Following[T]:
+        await self._begin()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if kind is not GeneratorExit:  # the loop is gone; what is dropped is closed
+            await self.close()
