@@ -138,11 +138,14 @@ def test_exec_many_at_once(within, sh):
             async with await c.exec(["sleep", "60"]) as p:
                 pass
             assert p.exit.signal == 9
+            with pytest.raises(CommandNotFound):
+                await c.exec(["/no/such"])
             async with await c.exec(["sleep", "60"]) as p:
                 await c.kill()
                 assert (await p.wait(10)).signal == 9
-            with pytest.raises(CommandNotFound if c.exit is None else InvalidState):
-                await c.exec(["/no/such"])
+            await c.wait()
+            with pytest.raises(InvalidState, match="stopped"):
+                await c.exec(["true"])
 
     within(main)
 
