@@ -27,6 +27,8 @@ COMMANDS = {
     "ps": ("ps", "list containers"),
     "inspect": ("inspect", "all that is known of containers, as JSON"),
     "exec": ("exec", "run one more command in a container"),
+    "stats": ("stats", "what containers use: processor, memory, network, disks, processes"),
+    "top": ("top", "the processes of a container"),
     "wait": ("wait", "wait for the end of containers, print their exit status"),
     "stop": ("kill", "ask containers to end, and kill those that do not"),
     "kill": ("kill", "send a signal to containers"),

@@ -7,9 +7,9 @@ import shutil
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["ago", "duration", "elide", "on_terminal", "paint", "printable", "show", "size"]
+__all__ = ["ago", "duration", "elide", "lines", "on_terminal", "paint", "printable", "show", "size"]
 
 _GAP = "   "
 _COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
@@ -42,7 +42,15 @@ def elide(text: str, width: int) -> str:
 def show(
     columns: Sequence[str], rows: Iterable[Sequence[str]], *, colour: Callable[[int, str], str | None] | None = None
 ) -> None:
-    """Print a table. On a terminal the last column is wrapped to fit; ``colour(column, text)`` may colour a cell."""
+    """Print a table of `lines`."""
+    for text in lines(columns, rows, colour=colour):
+        print(text)
+
+
+def lines(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, colour: Callable[[int, str], str | None] | None = None
+) -> Iterator[str]:
+    """A table. On a terminal the last column is wrapped to fit; ``colour(column, text)`` may colour a cell."""
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     last = len(columns) - 1
@@ -50,14 +58,14 @@ def show(
     if on_terminal():
         wrap_at = max(_NARROWEST, shutil.get_terminal_size().columns - sum(widths[:-1]) - len(_GAP) * last)
         widths[last] = min(widths[last], wrap_at)
-    print(_GAP.join(paint(name.ljust(width), "bold") for name, width in zip(columns, widths, strict=True)).rstrip())
+    yield _GAP.join(paint(name.ljust(width), "bold") for name, width in zip(columns, widths, strict=True)).rstrip()
     if on_terminal():
-        print(paint(_GAP.join("─" * width for width in widths), "dim"))
+        yield paint(_GAP.join("─" * width for width in widths), "dim")
     for row in cells:
-        lines = (textwrap.wrap(row[last], wrap_at) if wrap_at else None) or [row[last]]
-        for i, line in enumerate(lines):
+        wrapped = (textwrap.wrap(row[last], wrap_at) if wrap_at else None) or [row[last]]
+        for i, line in enumerate(wrapped):
             texts = [*(row[:last] if i == 0 else [""] * last), line]
-            print(_GAP.join(_cell(n, text, widths[n], colour) for n, text in enumerate(texts)).rstrip())
+            yield _GAP.join(_cell(n, text, widths[n], colour) for n, text in enumerate(texts)).rstrip()
 
 
 def _cell(column: int, text: str, width: int, colour: Callable[[int, str], str | None] | None) -> str:
