@@ -66,9 +66,8 @@ class Pump:
             milliseconds = int(left * 1000) + 1 if left > 0 else 0
         ended = False
         ready = self._poll.poll(milliseconds)
-        if self._watch is not None and (not ready or any(fd in self._noticed for fd, _ in ready)):
-            self._watch.read([fd for fd, _ in ready])
-            self._watch_notices(self._watch)
+        if self._watch is not None:
+            self._notice(self._watch, ready)
         for fd, events in ready:
             if fd == self._exit_fd:
                 ended = True
@@ -141,9 +140,17 @@ class Pump:
             raise
         self._watch_input()
 
+    def _notice(self, watch: Watch, ready: Sequence[tuple[int, int]]) -> None:
+        if not ready or any(fd in self._noticed for fd, _ in ready):
+            watch.read([fd for fd, _ in ready])
+            self._watch_notices(watch)
+
     def _watch_notices(self, watch: Watch) -> None:
         for fd in self._noticed.keys() - watch.fds.keys():
-            self._poll.unregister(fd)
+            try:
+                self._poll.unregister(fd)
+            except OSError:
+                pass  # closed
         for fd in watch.fds.keys() - self._noticed.keys():
             self._poll.register(fd, watch.fds[fd])
         self._noticed = dict(watch.fds)

@@ -261,11 +261,14 @@ class Supervised(Process):
                 notices = self._hold().notices()
             except OSError:
                 notices = ()
-            self._watch = Watch(notices, self._out_of_memory, lambda: self._announcer.emit("memory_pressure"))
+            # These do not refer to the container, which else were freed late when it is dropped.
+            announcer = self._announcer
+            self._watch = Watch(
+                notices,
+                lambda oom_kills: announcer.tell(announcer.note_oom(oom_kills)),
+                lambda: announcer.emit("memory_pressure"),
+            )
         return self._watch
-
-    def _out_of_memory(self, oom_kills: int) -> None:
-        self._announcer.tell(self._announcer.note_oom(oom_kills))
 
     def _finish(self, exit: Exit) -> None:
         """Called with the lock, once."""
@@ -357,6 +360,8 @@ class Supervised(Process):
 
     def _let_go(self) -> None:
         self._unguard()
+        if self._watch is not None:
+            self._watch.close()
         self._close_stdio()
         self._entry.close()
         if self._forget is not None:

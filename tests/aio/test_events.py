@@ -61,6 +61,17 @@ async def _run_some(engine, sh):
         await engine.run(sh("true"), stdin=DEVNULL)
 
 
+def test_out_of_memory_is_told_while_it_runs(within, sh):
+    async def main(engine):
+        spec = sh("tail -c 64m /dev/zero | tail >/dev/null; sleep 60", memory="16M", memory_swap="16M")
+        async with engine.events(types=["oom", "exited"]) as events, await engine.create(spec, stdin=DEVNULL) as c:
+            await c.start()
+            event = await asyncio.wait_for(events.__anext__(), 30)
+            assert (event.type, event.id, c.state) == ("oom", c.id, "running")
+
+    within(main)
+
+
 def test_the_past_an_end_and_a_close(within, sh):
     async def main(engine):
         began = time.time()

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from execdrivers.aio.cancellation import deferred, in_thread, submit, whole
-from execdrivers.aio.process import ExecProcess, Process
+from execdrivers.aio.process import ExecProcess, Process, watched
 from execdrivers.container import Container as SyncContainer
 from execdrivers.errors import InvalidState
 
@@ -114,13 +114,20 @@ class Container(Process):
 
     async def start(self) -> None:
         """Execute the command. When that fails the container is deleted and the driver's `LaunchError` raised."""
+        found = None
+
+        def start() -> None:
+            nonlocal found
+            self._container.start()
+            found = watched(self._container)
+
         try:
-            await in_thread(self._container.start)
+            await in_thread(start)
         finally:
-            if self._container.started_at is None:
+            if found is None:
                 self._release()
             elif self._drive is None:
-                self._start_drive(self._exit_fd())
+                self._start_drive(*found)
 
     async def signal(self, number: int | str, *, all: bool = False) -> None:
         """Send a signal (``15``, ``"SIGTERM"``) to the first process, or to ``all``. Raises as
@@ -193,9 +200,6 @@ class Container(Process):
     def _outlives(self) -> bool:
         """Whether it is to live on when its engine is closed."""
         return self._container._lasting
-
-    def _exit_fd(self) -> int:
-        return -1 if self._container._over else self._container._hold().exit_fd
 
     def _poll(self) -> Exit | None:
         return self._container.poll()

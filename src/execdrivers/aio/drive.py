@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from execdrivers.aio.streams import InputStream
     from execdrivers.process import Process
     from execdrivers.terminal import RawTerminal
+    from execdrivers.watch import Watch
 
 __all__ = ["Drive"]
 
@@ -29,7 +30,7 @@ class Drive:
     ``ended`` is done when nothing is left to wait for. ``failure`` is what a sink, a source or the conclusion raised.
     """
 
-    def __init__(self, process: Process, exit_fd: int, stdin: InputStream | None) -> None:
+    def __init__(self, process: Process, exit_fd: int, stdin: InputStream | None, watch: Watch | None) -> None:
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.failure: BaseException | None = None
@@ -48,7 +49,7 @@ class Drive:
             self._loop.add_reader(exit_fd, self._exited)
         if not process._over:
             self._make_raw()
-            self._attach()
+            self._attach(watch)
 
     def over_now(self) -> bool:
         """Whether the process has ended, as of now."""
@@ -83,12 +84,12 @@ class Drive:
             self._raw = RawTerminal(0, terminal)
             self._raw.__enter__()
 
-    def _attach(self) -> None:
+    def _attach(self, watch: Watch | None) -> None:
         wiring = self._process._wiring
         if self._stdin is not None and wiring.writer is not None:
             self._stdin.attach(wiring.writer, self._refill)
         readers = [reader for reader in wiring.readers.values() if reader.sink is not None]
-        pump = LoopPump(readers, wiring.writer)
+        pump = LoopPump(readers, wiring.writer, watch)
         if pump.done:
             pump.close()
         else:

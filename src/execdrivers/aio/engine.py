@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from execdrivers.aio.cancellation import deferred, in_thread, submit, whole
 from execdrivers.aio.container import Container
 from execdrivers.aio.following import Following
+from execdrivers.aio.process import watched
 from execdrivers.completed import Call, CompletedContainer
 from execdrivers.container import Container as SyncContainer
 from execdrivers.driver import Plan
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from execdrivers.registry import Registry
     from execdrivers.spec import ContainerSpec, SpecFields
     from execdrivers.stdio import Input, Output
+    from execdrivers.watch import Watch
 
 __all__ = ["Engine", "run"]
 
@@ -201,7 +203,7 @@ async def _run(
     accounting: bool = False,
     **fields: Unpack[SpecFields],
 ) -> CompletedContainer:
-    def make() -> tuple[Call, SyncContainer, float]:
+    def make() -> tuple[Call, SyncContainer, float, tuple[int, Watch | None]]:
         call = Call(
             args,
             fields,
@@ -230,11 +232,12 @@ async def _run(
         )
         began = time.monotonic()
         made.start()
-        return call, made, began
+        return call, made, began, watched(made)
 
-    call, made, began = await whole(make, lambda done: done[1].delete(force=True))
+    call, made, began, found = await whole(make, lambda done: done[1].delete(force=True))
     container = Container(made)
     try:
+        container._start_drive(*found)
         await container._wait_or_expire(timeout)
         if made.exit is not None:
             container._result()

@@ -20,8 +20,15 @@ if TYPE_CHECKING:
     from execdrivers.exit import Exit
     from execdrivers.process import ExecProcess as SyncExecProcess
     from execdrivers.process import Process as SyncProcess
+    from execdrivers.watch import Watch
 
-__all__ = ["ExecProcess", "Process"]
+__all__ = ["ExecProcess", "Process", "watched"]
+
+
+def watched(process: SyncProcess) -> tuple[int, Watch | None]:
+    """What the loop has to watch of a process that is started. Takes its time: to be called in a thread."""
+    with process._lock:
+        return (-1, None) if process._over else (process._hold().exit_fd, process._watched())
 
 
 class Process:
@@ -172,20 +179,19 @@ class Process:
     async def _begin(self) -> Drive:
         """Have the loop wait for it, if that is not so yet. Raises `InvalidState` where it is not started."""
         if self._drive is None:
-            process = self._process
-            process._require_start()
-            exit_fd = await in_thread(lambda: -1 if process._over else process._hold().exit_fd)
+            self._process._require_start()
+            found = await in_thread(lambda: watched(self._process))
             if self._drive is None:
-                self._start_drive(exit_fd)
+                self._start_drive(*found)
         assert self._drive is not None
         return self._drive
 
-    def _start_drive(self, exit_fd: int) -> None:
+    def _start_drive(self, exit_fd: int, watch: Watch | None) -> None:
         wiring = self._process._wiring
         if self._stdin is not None and wiring.writer is None and self._process.terminal is not None:
             # A descriptor of its own, for it is closed at the end of the input.
             wiring.writer = Writer(os.dup(self._process.terminal.fileno()), None)
-        self._drive = Drive(self._process, exit_fd, self._stdin)
+        self._drive = Drive(self._process, exit_fd, self._stdin, watch)
         for stream in self._outputs.values():
             stream.begin()
         self._drive.ended.add_done_callback(self._conclude)
@@ -241,7 +247,7 @@ class ExecProcess(Process):
     def __init__(self, process: SyncExecProcess) -> None:
         super().__init__(process)
         self._exec = process
-        self._start_drive(process._hold().exit_fd)
+        self._start_drive(process._hold().exit_fd, None)
 
     @property
     def id(self) -> str:

@@ -10,6 +10,7 @@ from execdrivers.pump import Pump
 
 if TYPE_CHECKING:
     from execdrivers.streams import Reader, Writer
+    from execdrivers.watch import Watch
 
 __all__ = ["LoopPump"]
 
@@ -17,8 +18,8 @@ __all__ = ["LoopPump"]
 class LoopPump(Pump):
     """A `Pump` by epoll(7), whose descriptor is readable whenever there is something to `move`."""
 
-    def __init__(self, readers: Sequence[Reader], writer: Writer | None) -> None:
-        super().__init__(-1, readers, writer)
+    def __init__(self, readers: Sequence[Reader], writer: Writer | None, watch: Watch | None) -> None:
+        super().__init__(-1, readers, writer, watch)
 
     def fileno(self) -> int:
         """The descriptor to watch."""
@@ -26,12 +27,15 @@ class LoopPump(Pump):
 
     @property
     def done(self) -> bool:
-        """Nothing is left that could be moved."""
-        return not self._readers and (self._writer is None or self._writer.fd < 0)
+        """Nothing is left that could be moved, or watched."""
+        return not self._readers and not self._noticed and (self._writer is None or self._writer.fd < 0)
 
     def move(self) -> None:
         """Move what is there now, at most one chunk of each stream."""
-        for fd, _ in self._poll.poll(0):
+        ready = self._poll.poll(0)
+        if self._watch is not None:
+            self._notice(self._watch, ready)
+        for fd, _ in ready:
             self._move(fd, False)  # what others close, epoll forgets
 
     def refill(self) -> None:
