@@ -236,6 +236,48 @@ class UpdatesNothing(NativeDriver):
         return handle
 
 
+@caught_by("TestStats::test_processor_time[True]")
+class CountsHalfOfTheTime(NativeDriver):
+    def create(self, request: CreateRequest) -> Any:
+        handle = super().create(request)
+        true_stats = handle.stats
+
+        def stats() -> Any:
+            found = true_stats()
+            return attrs.evolve(found, cpu=attrs.evolve(found.cpu, usage=found.cpu.usage // 2))
+
+        handle.stats = stats
+        return handle
+
+
+@caught_by("TestStats::test_what_is_not_known_is_none")
+class TellsZeroForTheUnknown(NativeDriver):
+    def create(self, request: CreateRequest) -> Any:
+        handle = super().create(request)
+        true_stats = handle.stats
+
+        def stats() -> Any:
+            found = true_stats()
+            return attrs.evolve(found, memory=attrs.evolve(found.memory, peak=found.memory.peak or 0))
+
+        handle.stats = stats
+        return handle
+
+
+@caught_by("TestStats::test_in_all")
+class DoesNotAccount(NativeDriver):
+    def create(self, request: CreateRequest) -> Any:
+        return super().create(attrs.evolve(request, accounting=False))
+
+
+@caught_by("TestSignals::test_all_processes_get_it_once[own]")
+class ListsTheFirstAlone(NativeDriver):
+    def create(self, request: CreateRequest) -> Any:
+        handle = super().create(request)
+        handle.pids = lambda: [handle.pid]
+        return handle
+
+
 @caught_by("TestExec::test_user_by_number")
 class ExecutesAsAnother(NativeDriver):
     def create(self, request: CreateRequest) -> Any:

@@ -13,11 +13,13 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from execdrivers import cgroups, pidfd
+from execdrivers.cgroups.stats import sample
 from execdrivers.driver import CreateRequest, Driver, ExecRequest, Handle, Plan, Probe, Problem, ProcessHandle, Stdio
 from execdrivers.errors import ExecDriverError, LaunchError
 from execdrivers.exit import Exit
 from execdrivers.launcher import Launch, Reaper, join, sweep
 from execdrivers.spec import ContainerSpec, Resources
+from execdrivers.stats import Stats
 from execdrivers_bubblewrap import __version__, recipe
 
 __all__ = ["BubblewrapDriver", "BubblewrapHandle"]
@@ -30,7 +32,7 @@ _FEATURES = frozenset(
     namespace.host.uts namespace.host.ipc namespace.host.network namespace.host.cgroup namespace.host.user
     namespace.host.time network.none network.host hostname
     user groups other-users cwd umask tty rlimits capabilities no-new-privileges init
-    pids exec pause update signal kill-all recover
+    pids exec pause update stats signal kill-all recover
     """.split()
 )
 _PROPAGATION = Problem("bwrap cuts what it binds off from the host's later mounts")
@@ -82,7 +84,7 @@ class BubblewrapDriver(Driver):
     def create(self, request: CreateRequest) -> BubblewrapHandle:
         # Engines may use one id at the same time; the cgroups' name tells them apart.
         name = f"{request.id}-{zlib.crc32(request.directory.encode()):08x}"
-        made = recipe.make(request.spec, request.id, self.layout, cgroup=name)
+        made = recipe.make(request.spec, request.id, self.layout, cgroup=name, accounting=request.accounting)
         handle = BubblewrapHandle(self.layout, {"id": request.id, "name": name, "guarantees": made.guarantees})
         try:
             handle.make(made, None if request.spec.tty else request.stdio)
@@ -210,6 +212,9 @@ class BubblewrapHandle(Handle):
     def update(self, resources: Resources) -> None:
         wanted = cgroups.plan(resources, self._state["name"], self._layout)
         cgroups.move(cgroups.extend(self._cgroups(), wanted), self.pids)
+
+    def stats(self) -> Stats:
+        return sample(self._cgroups(), self.pids, self.pid, self.exit_fd)
 
     def _cgroups(self) -> tuple[cgroups.CgroupDir, ...]:
         """Those made at the start, and those that an update has added, in this program or another."""

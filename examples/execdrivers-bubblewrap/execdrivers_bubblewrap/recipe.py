@@ -56,8 +56,10 @@ class Recipe:
         return Plan(driver="bubblewrap", steps=(*made, run, *(item.step() for item in self.operations)))
 
 
-def make(spec: ContainerSpec, id: str, layout: cgroups.Layout, *, cgroup: str = "") -> Recipe:
+def make(spec: ContainerSpec, id: str, layout: cgroups.Layout, *, cgroup: str = "", accounting: bool = False) -> Recipe:
     """The recipe for a spec; nothing is changed by it. ``cgroup``: another name than the id for the cgroups.
+
+    ``accounting`` is as in `CreateRequest`.
 
     Raises `SpecError` for what does not fit the rootfs or the host.
     """
@@ -66,7 +68,7 @@ def make(spec: ContainerSpec, id: str, layout: cgroups.Layout, *, cgroup: str = 
     user = users.resolve(spec.user, spec.rootfs, spec.additional_gids)
     asked = {**spec.namespaces, **({"network": spec.network} if spec.network else {})}
     private = [kind for kind in _NAMESPACES if asked.get(kind) != "host"]
-    made = cgroups.plan(spec.resources, cgroup or id, layout, track=True)
+    made = cgroups.plan(spec.resources, cgroup or id, layout, track=True, accounting=accounting)
 
     def arguments() -> Iterator[str]:
         yield from (shutil.which("bwrap") or "bwrap", "--as-pid-1", "--unshare-pid")
