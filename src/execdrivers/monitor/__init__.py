@@ -10,8 +10,9 @@ attached, ended.py the exit. docs/detached.md tells what happens when which of t
 
 from __future__ import annotations
 
+from execdrivers.monitor.attachment import Attachment
 from execdrivers.monitor.ended import Ended, read_exit
 from execdrivers.monitor.log import LogEntry, LogOptions, read_log
 from execdrivers.monitor.process import Monitor, Watch
 
-__all__ = ["Ended", "LogEntry", "LogOptions", "Monitor", "Watch", "read_exit", "read_log"]
+__all__ = ["Attachment", "Ended", "LogEntry", "LogOptions", "Monitor", "Watch", "read_exit", "read_log"]

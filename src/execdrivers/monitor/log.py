@@ -86,23 +86,20 @@ class LogEntry:
         return self.time_ns / 1e9
 
 
-class _Clock:
-    """Seconds of the dates in a log; most lines have the date of the one before."""
-
-    def __init__(self) -> None:
-        self._text, self._seconds = b"", 0
-
-    def __call__(self, text: bytes) -> int:
-        if text != self._text:
-            import calendar
-            import time
-
-            self._seconds = calendar.timegm(time.strptime(text.decode("ascii"), "%Y-%m-%dT%H:%M:%S"))
-            self._text = text
-        return self._seconds
+#: The date seen last, and its seconds since the epoch: most lines have that of the one before.
+_last: tuple[bytes, int] = (b"", 0)
 
 
-_seconds = _Clock()
+def _seconds(date: bytes) -> int:
+    """Of ``2026-11-26T01:02:03``. Raises ValueError."""
+    global _last
+    text, seconds = _last
+    if date != text:
+        import calendar
+
+        seconds = calendar.timegm(tuple(map(int, date.replace(b"T", b"-").replace(b":", b"-").split(b"-"))))
+        _last = date, seconds
+    return seconds
 
 
 def parse(line: bytes) -> LogEntry | None:
@@ -114,7 +111,7 @@ def parse(line: bytes) -> LogEntry | None:
     partial = tag == b"P "
     try:
         time_ns = _seconds(line[:_SECOND]) * 1_000_000_000 + int(line[_SECOND + 1 : _SECOND + 10])
-    except ValueError:
+    except (ValueError, IndexError):
         return None
     return LogEntry(time_ns, stream, line[_HEAD:-1] if partial else line[_HEAD:], partial)
 

@@ -12,7 +12,7 @@ import io
 import os
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 
 import attrs
@@ -55,6 +55,8 @@ class LogReader:
         self._streams = {name for name, wanted in (("stdout", stdout), ("stderr", stderr)) if wanted}
         self._follow = follow
         self._removed = False
+        #: Nothing was opened yet: what was rotated away before is not missed.
+        self._fresh = True
         self._lost = 0
         self._fd = self._directory = self._epoll = self._writer = -1
         self._base = self._at = 0
@@ -64,9 +66,10 @@ class LogReader:
             if follow:
                 self._watch(writer)
             if tail is None:
-                self._open_from(None)
+                self._open_from(0)
             else:
                 self._open_tail(tail)
+            self._fresh = False
         except OSError as error:
             self.close()
             remedy = ""
@@ -160,6 +163,13 @@ class LogReader:
 
     def _older(self) -> dict[int, int]:
         """The full files: how much of the log is before each, and its size."""
+        # While a directory changes, a list of it may lack the one new file and have a later one (readdir(3)).
+        before: dict[int, int] | None = None
+        while (found := self._list()).keys() != (before or {}).keys() or before is None:
+            before = found
+        return found
+
+    def _list(self) -> dict[int, int]:
         found = {}
         for name in os.listdir(self._directory):
             base = name[4:]
@@ -170,26 +180,26 @@ class LogReader:
                     pass  # rotated away just now
         return found
 
-    def _open_from(self, position: int | None) -> bool:
-        """Open the file that goes on at this position in the log, or the first after it; None: the oldest of all."""
-        while True:
-            later = [base for base in self._older() if position is None or base >= position]
-            if not later:
-                return self._open_newest(position)
-            if self._take(f"log.{min(later)}", min(later)):
-                self._lost += 0 if position is None else self._base - position
-                return True
-
-    def _open_newest(self, position: int | None = None) -> bool:
-        """Open the file that grows; whether there is one."""
-        while True:
+    def _open_from(self, position: int) -> bool:
+        """Open the file that goes on at this position in the log, or the first after it; whether there is one."""
+        while not self._take(f"log.{position}", position):
             older = self._older()
-            base = max((base + size for base, size in older.items()), default=position or 0)
-            if not self._take("log", base):
-                return False  # there is none yet, or not again
-            if self._older().keys() == older.keys():
-                self._lost += 0 if position is None else max(0, base - position)
-                return True
+            later = [base for base in older if base >= position]
+            if position in later:
+                continue  # it has just been given its name
+            if not later:
+                if (opened := self._open_newest(older, position)) is not None:
+                    return opened
+            elif self._take(f"log.{min(later)}", min(later)):
+                self._lost += 0 if self._fresh else self._base - position
+                break
+        return True
+
+    def _open_newest(self, older: Mapping[int, int], position: int = 0) -> bool | None:
+        """Open the file that grows, after these; whether there is one. None: there are others by now."""
+        if not self._take("log", max((base + size for base, size in older.items()), default=position)):
+            return False  # there is none yet, or not again
+        return True if self._older().keys() == older.keys() else None
 
     def _take(self, name: str, base: int) -> bool:
         try:
@@ -204,7 +214,7 @@ class LogReader:
     def _next_block(self) -> bytes:
         """Whole lines that come next; none: there are none now."""
         while True:
-            if self._fd < 0 and not self._open_from(None):
+            if self._fd < 0 and not self._open_from(0):
                 return b""
             rotated = not self._grows()  # asked before reading: a file that was rotated grows no more
             if block := self._block():
@@ -250,7 +260,9 @@ class LogReader:
 
     def _open_tail(self, count: int) -> None:
         """Open the log where its last ``count`` lines begin, of those wanted."""
-        seen, there = 0, self._open_newest()
+        seen, there = 0, None
+        while there is None:
+            there = self._open_newest(self._older())
         while there:
             for end, line in _backwards(self._fd):
                 entry = parse(line)

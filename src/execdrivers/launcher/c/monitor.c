@@ -76,6 +76,7 @@ static void serve(struct monitor *m, const struct pollfd *polled)
     for (int i = 0; i < CLIENTS; i++)
         if (polled[CLIENT + i].revents)
             hear_client(m, &m->clients[i], polled[CLIENT + i].revents);
+    hear_waiting(m);
     if (polled[LISTENER].revents)
         accept_client(m);
     for (uint32_t i = 0; i < m->watch_count; i++)

@@ -5,7 +5,6 @@
 #include <asm/poll.h>
 #include <asm/termios.h>
 #include <linux/fcntl.h>
-#include <linux/time.h>
 #include <linux/un.h>
 
 #include "text.h"
@@ -13,8 +12,9 @@
 enum {
     DONTWAIT = 0x4040,      /* MSG_DONTWAIT | MSG_NOSIGNAL */
     END_OF_INPUT = 4,       /* ^D */
-    CLIENT_ROOM = 1 << 20,  /* bytes of output that may wait for a client, kept by the kernel */
-    PATIENCE = 1000,        /* ms for which a client may keep the exit waiting */
+    ROOM = 1 << 20,         /* bytes of output that may wait for a client, kept by the kernel */
+    USUAL_ROOM = 100000,    /* without CAP_NET_ADMIN: half of what net.core.wmem_max has by default */
+    AT_ONCE = 16,           /* packets of one client, before others have their turn */
     SOCKET = 1, SEND_BUFFER = 7, SEND_BUFFER_FORCED = 32, /* SOL_SOCKET, SO_SNDBUF, SO_SNDBUFFORCE */
 };
 
@@ -47,6 +47,13 @@ static long send_packet(int fd, const void *data, size_t size)
     return n;
 }
 
+static void set_room(int fd, int share)
+{
+    int room = ROOM * share, usual = USUAL_ROOM * share;
+    if (SYS6(__NR_setsockopt, fd, SOCKET, SEND_BUFFER_FORCED, &room, sizeof room, 0) < 0)
+        SYS6(__NR_setsockopt, fd, SOCKET, SEND_BUFFER, &usual, sizeof usual, 0);
+}
+
 static void drop(struct client *client)
 {
     close_fd(&client->fd);
@@ -58,9 +65,7 @@ void accept_client(struct monitor *m)
     scoped_fd fd = (int)sys4(__NR_accept4, m->listener, NULL, NULL, O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return;
-    int room = CLIENT_ROOM;
-    if (SYS6(__NR_setsockopt, fd, SOCKET, SEND_BUFFER_FORCED, &room, sizeof room, 0) < 0)
-        SYS6(__NR_setsockopt, fd, SOCKET, SEND_BUFFER, &room, sizeof room, 0);
+    set_room(fd, 1);
     struct client *free = NULL;
     for (int i = 0; i < CLIENTS && !free; i++)
         if (m->clients[i].fd < 0)
@@ -93,13 +98,15 @@ void tell_clients(struct monitor *m, unsigned char type, size_t size)
     m->packet[0] = type;
     for (int i = 0; i < CLIENTS; i++) {
         struct client *client = &m->clients[i];
-        if (client->fd < 0)
+        if (client->fd < 0 || client->deaf)
             continue;
         long n = tell_skipped(client) ? send_packet(client->fd, m->packet, 1 + size) : -EAGAIN;
         if (n == -EAGAIN || n == -ENOBUFS || n == -ENOMEM)
             client->skipped += size;
-        else if (n < 0 && !client->waits) /* it has gone; if it waits, what it sent is still to be read */
-            drop(client);
+        else if (n < 0) { /* it has gone; what it sent before is still to be read */
+            client->deaf = 1;
+            client->skipped = 0;
+        }
     }
 }
 
@@ -109,15 +116,19 @@ short client_events(const struct client *client)
     return (short)((client->waits ? 0 : POLLIN) | (client->skipped ? POLLOUT : 0));
 }
 
+/* Once all that was sent before is written. */
 static void end_input(struct monitor *m)
 {
     m->input_ends = 0;
     if (m->terminal < 0)
         return close_fd(&m->input);
+    if (m->input < 0)
+        return;
     /* In the middle of a line the first one only sends it off. */
     m->pending_at = 0;
     m->pending_size = m->input_last && m->input_last != '\n' && m->input_last != END_OF_INPUT ? 2 : 1;
     m->pending[0] = m->pending[1] = END_OF_INPUT;
+    write_input(m);
 }
 
 void write_input(struct monitor *m)
@@ -138,9 +149,8 @@ void write_input(struct monitor *m)
         m->pending_at += (uint32_t)n;
         m->pending_size -= (uint32_t)n;
     }
-    m->pending_size = m->input < 0 ? 0 : m->pending_size;
-    for (int i = 0; i < CLIENTS; i++)
-        m->clients[i].waits = 0;
+    if (m->input < 0)
+        m->pending_size = 0;
 }
 
 static void resize(struct monitor *m, const unsigned char *data, size_t size)
@@ -163,65 +173,75 @@ static void take_packet(struct monitor *m, const unsigned char *packet, size_t s
         memcpy(m->pending, packet + 1, size - 1);
         return write_input(m);
     case ED_INPUT_END:
-        end_input(m);
-        return write_input(m);
+        m->input_ends = 1;
+        return;
     case ED_RESIZE:
         return resize(m, packet + 1, size - 1);
     }
+}
+
+/* Take the next packet. Whether there may be another at once. */
+static int hear_packet(struct monitor *m, struct client *client)
+{
+    unsigned char type;
+    long n = SYS6(__NR_recvfrom, client->fd, &type, 1, 2 /* MSG_PEEK */ | DONTWAIT, NULL, NULL);
+    if (n == 1 && m->pending_size && (type == ED_INPUT || type == ED_INPUT_END)) {
+        client->waits = 1;
+        return 0;
+    }
+    if (n == 1)
+        n = SYS6(__NR_recvfrom, client->fd, m->packet, sizeof m->packet, DONTWAIT, NULL, NULL);
+    if (n == -EAGAIN || n == -EINTR)
+        return 0;
+    if (n == -ECONNRESET) /* it left output unread; what it sent comes after this */
+        return 1;
+    if (n <= 0) {
+        drop(client);
+        return 0;
+    }
+    take_packet(m, m->packet, (size_t)n);
+    return 1;
 }
 
 void hear_client(struct monitor *m, struct client *client, short events)
 {
     if (events & POLLOUT)
         tell_skipped(client);
-    if (client->waits) {
-        if (events & (POLLHUP | POLLERR))
-            client->skipped = 0;
-        return;
-    }
-    if (!(events & (POLLIN | POLLHUP | POLLERR)))
-        return;
-    unsigned char type;
-    long n = SYS6(__NR_recvfrom, client->fd, &type, 1, 2 /* MSG_PEEK */ | DONTWAIT, NULL, NULL);
-    if (n == 1 && m->pending_size && m->input >= 0 && (type == ED_INPUT || type == ED_INPUT_END)) {
-        client->waits = 1;
-        return;
-    }
-    if (n == 1)
-        n = SYS6(__NR_recvfrom, client->fd, m->packet, sizeof m->packet, DONTWAIT, NULL, NULL);
-    if (n == -EAGAIN || n == -EINTR)
-        return;
-    if (n <= 0)
-        return drop(client);
-    take_packet(m, m->packet, (size_t)n);
+    if (client->waits && events & (POLLHUP | POLLERR))
+        client->skipped = 0;
+    else if (!client->waits && events & (POLLIN | POLLHUP | POLLERR))
+        for (int i = 0; i < AT_ONCE && hear_packet(m, client); i++)
+            ;
 }
 
-static int64_t milliseconds(void)
+/* Those who had to wait, as far as there is room now; then the end of the input, if one of them has asked for it. */
+void hear_waiting(struct monitor *m)
 {
-    struct __kernel_timespec now;
-    sys2(__NR_clock_gettime, CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    for (int i = 0; i < CLIENTS && !m->pending_size; i++) {
+        struct client *client = &m->clients[m->turn++ % CLIENTS];
+        if (client->waits) {
+            client->waits = 0;
+            hear_client(m, client, POLLIN);
+            i = -1;
+        }
+    }
+    if (m->input_ends && !m->pending_size)
+        end_input(m);
 }
 
-/* Each is told how it ended, after all output that it keeps up with. */
+/* Each is told how it ended, after all output that it has kept up with; for which there is room beyond the usual. */
 void end_clients(struct monitor *m)
 {
     unsigned char packet[5] = {ED_EXIT};
     int status = m->known ? m->status : ED_UNKNOWN;
-    int64_t until = milliseconds() + PATIENCE;
     memcpy(packet + 1, &status, sizeof status);
     for (int i = 0; i < CLIENTS; i++) {
         struct client *client = &m->clients[i];
-        while (client->fd >= 0) {
-            long n = tell_skipped(client) ? send_packet(client->fd, packet, sizeof packet) : -EAGAIN;
-            int64_t left = until - milliseconds();
-            if (n != -EAGAIN || left <= 0)
-                drop(client);
-            else {
-                struct pollfd room = {.fd = client->fd, .events = POLLOUT};
-                struct __kernel_timespec span = {.tv_sec = left / 1000, .tv_nsec = left % 1000 * 1000000};
-                SYS6(__NR_ppoll, &room, 1, &span, NULL, 8, 0);
-            }
-        }
+        if (client->fd < 0)
+            continue;
+        set_room(client->fd, 2);
+        tell_skipped(client);
+        send_packet(client->fd, packet, sizeof packet);
+        drop(client);
     }
 }

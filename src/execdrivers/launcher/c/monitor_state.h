@@ -31,6 +31,7 @@ struct log {
 struct client {
     int fd;
     int waits;        /* with input, for which there is no room yet */
+    int deaf;         /* it reads no more */
     uint64_t skipped; /* bytes of output, which it is to be told of */
 };
 
@@ -55,6 +56,7 @@ struct monitor {
     uint32_t pending_at, pending_size;
     int listener;
     struct client clients[CLIENTS];
+    unsigned int turn; /* of the client who is heard first among those who wait */
     int channels[CHANNELS];
     int oom, events;
     struct watch watches[ED_MAX_WATCHES];
@@ -79,6 +81,7 @@ void close_log(struct log *log);
 int listen_for_clients(struct monitor *m);
 void accept_client(struct monitor *m);
 void hear_client(struct monitor *m, struct client *client, short events);
+void hear_waiting(struct monitor *m);
 short client_events(const struct client *client);
 void tell_clients(struct monitor *m, unsigned char type, size_t size);
 void write_input(struct monitor *m);

@@ -1,0 +1,250 @@
+"""Who is attached to a detached container: output, input, the terminal, and clients of all kinds."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from execdrivers import pidfd
+from execdrivers.errors import InvalidState
+from execdrivers.monitor import Attachment
+from execdrivers.monitor.log import LogOptions
+
+
+def attach(monitored: Any) -> Attachment:
+    return Attachment(str(monitored.directory))
+
+
+def read_until(attachment: Attachment, end: bytes) -> bytes:
+    got = b""
+    for _, part in attachment:
+        got += part
+        if got.endswith(end):
+            break
+    return got
+
+
+def read_all(attachment: Attachment) -> dict[str, bytes]:
+    got = {"stdout": b"", "stderr": b""}
+    for stream, part in attachment:
+        got[stream] += part
+    return got
+
+
+def test_output_and_exit(monitored: Any) -> None:
+    monitored.prepare("echo out; echo err >&2; exit 3")
+    with attach(monitored) as attachment:
+        assert not attachment.tty and not attachment.stdin
+        time.sleep(0.1)
+        monitored.monitor.channels()
+        got = read_all(attachment)
+        assert attachment.exit is not None and attachment.exit.code == 3
+    assert got["stderr"] == b"err\n" or not got["stderr"]  # it may have come before we were there
+    assert monitored.output("stdout") == b"out\n"
+
+
+def test_input_reaches_the_command_and_ends(monitored: Any) -> None:
+    monitored.run("cat; echo over; exit 5", stdin=True)
+    with attach(monitored) as attachment:
+        assert attachment.stdin
+        attachment.write(b"hello\n")
+        assert read_until(attachment, b"\n") == b"hello\n"
+        attachment.close_stdin()
+        assert read_all(attachment) == {"stdout": b"over\n", "stderr": b""}
+        assert attachment.exit is not None and attachment.exit.code == 5
+        with pytest.raises(BrokenPipeError):
+            attachment.write(b"more")
+
+
+def test_stdin_stays_open_without_anybody(monitored: Any) -> None:
+    monitored.run("read a; echo 1 $a; read b; echo 2 $b", stdin=True)
+    for number, word in ((1, b"one"), (2, b"two")):
+        with attach(monitored) as attachment:
+            attachment.write(word + b"\n")
+            assert read_until(attachment, b"\n") == b"%d %s\n" % (number, word)
+    assert monitored.ended().status == 0
+
+
+def test_much_input_waits_for_a_command_that_is_slow_to_read(monitored: Any) -> None:
+    """Nothing is lost, nothing is kept by the monitor but a packet."""
+    monitored.run("sleep 0.5; sha1sum", stdin=True)
+    data = os.urandom(5_000_000)
+    import hashlib
+
+    with attach(monitored) as attachment:
+        attachment.write(data)
+        attachment.close_stdin()
+        attachment.detach()
+    monitored.ended()
+    assert monitored.output().split()[0].decode() == hashlib.sha1(data).hexdigest()
+
+
+def test_input_of_one_that_leaves_at_once_is_taken(monitored: Any) -> None:
+    monitored.run("sleep 0.3; wc -c", stdin=True)
+    for _ in range(3):
+        with attach(monitored) as attachment:
+            attachment.write(bytes(40_000))
+    with attach(monitored) as attachment:
+        attachment.close_stdin()
+    monitored.ended()
+    assert monitored.output().strip() == b"120000"
+
+
+def test_a_resize_passes_input_that_waits(monitored: Any) -> None:
+    monitored.run(
+        "stty raw -echo; echo up; while ! [ $(stty size | cut -d' ' -f1) = 33 ]; do sleep 0.05; done", tty=True
+    )
+    with attach(monitored) as typist, attach(monitored) as resizer:
+        read_until(resizer, b"up\n")
+        while typist.send(bytes(32768)):  # until nobody takes any more
+            pass
+        resizer.resize(33, 101)
+        assert monitored.ended().status == 0
+
+
+def test_a_command_that_closes_its_input(monitored: Any) -> None:
+    monitored.run("exec <&-; sleep 0.3; echo closed; sleep 2; exit 0", stdin=True)
+    with attach(monitored) as attachment:
+        read_until(attachment, b"closed\n")
+        attachment.write(bytes(500_000))
+    assert monitored.ended().status == 0
+
+
+def test_a_terminal(monitored: Any) -> None:
+    script = "sleep 0.3; echo ready; while read line; do stty size; echo got $line; done; echo end"
+    monitored.run(script, tty=True)
+    with attach(monitored) as attachment:
+        assert attachment.tty and attachment.stdin
+        read_until(attachment, b"ready\r\n")
+        attachment.resize(43, 132)
+        attachment.write(b"a\n")
+        read_until(attachment, b"got a\r\n")
+        attachment.resize(24, 80)
+        attachment.write(b"b\n")
+        read_until(attachment, b"got b\r\n")
+        attachment.write(b"unfinished")
+        attachment.close_stdin()
+        assert read_all(attachment)["stdout"].endswith(b"end\r\n")
+    text = monitored.output("stdout")
+    assert b"43 132\r\n" in text and b"24 80\r\n" in text
+
+
+def test_a_terminal_outlives_its_other_side(monitored: Any) -> None:
+    """Closed by all and opened again, as a getty does; and the monitor does not spin meanwhile."""
+    script = "t=$(readlink /proc/self/fd/0); exec </dev/null >/dev/null 2>&1; sleep 0.5"
+    monitored.run(f"{script}; echo again >$t; read x <$t; echo $x >$t", tty=True)
+    with attach(monitored) as attachment:
+        time.sleep(0.1)
+        status = Path(f"/proc/{monitored.monitor.pid}/status")
+        before = [row for row in status.read_text().splitlines() if "ctxt_switches" in row]
+        time.sleep(0.2)
+        assert before == [row for row in status.read_text().splitlines() if "ctxt_switches" in row]
+        read_until(attachment, b"again\r\n")
+        attachment.write(b"word\n")
+        assert read_all(attachment)["stdout"].endswith(b"word\r\n")
+
+
+def test_all_get_all(monitored: Any) -> None:
+    monitored.run("read x; seq 3000; exit 9", stdin=True)
+    attachments = [attach(monitored) for _ in range(16)]
+    got: list[bytes] = []
+    threads = [threading.Thread(target=lambda one=one: got.append(read_all(one)["stdout"])) for one in attachments]
+    for thread in threads:
+        thread.start()
+    attachments[3].write(b"\n")
+    for thread in threads:
+        thread.join(20)
+    assert got == [b"".join(b"%d\n" % n for n in range(1, 3001))] * 16
+    assert all(one.exit is not None and one.exit.code == 9 for one in attachments)
+    for one in attachments:
+        one.detach()
+
+
+def test_one_too_many_is_told(monitored: Any) -> None:
+    monitored.run("exec sleep 60", stdin=True)
+    attachments = [attach(monitored) for _ in range(16)]
+    with pytest.raises(InvalidState, match="as many attached"):
+        attach(monitored)
+    attachments.pop().detach()
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            attachments.append(attach(monitored))
+            break
+        except InvalidState:
+            assert time.monotonic() < deadline
+    for one in attachments:
+        one.detach()
+
+
+def test_one_that_does_not_read_holds_up_nobody(monitored: Any) -> None:
+    """It is told how much it has missed, and the end."""
+    size = 20_000_000
+    monitored.run(f"read x; head -c {size} /dev/zero | tr '\\0' x; exit 0", stdin=True, log=LogOptions("64K", 2))
+    slow, fast = attach(monitored), attach(monitored)
+    fast.write(b"\n")
+    total = 0
+    for _, part in fast:
+        total += len(part)
+    monitored.ended()
+    assert total + fast.skipped == size
+    seen = len(read_all(slow)["stdout"])
+    assert seen + slow.skipped == size and slow.skipped > 0
+    assert slow.exit is not None and slow.exit.code == 0
+    slow.detach()
+    fast.detach()
+
+
+def test_nobody_is_there(monitored: Any, tmp_path: Path) -> None:
+    with pytest.raises(InvalidState, match="not started detached"):
+        Attachment(str(tmp_path))
+    monitored.run("exit 0")
+    monitored.ended()
+    assert not (monitored.directory / "attach").exists()
+    with pytest.raises(InvalidState, match="not started detached, or has ended"):
+        attach(monitored)
+
+
+def test_a_monitor_that_is_killed(monitored: Any) -> None:
+    child = monitored.run("exec sleep 60")
+    attachment = attach(monitored)
+    pidfd.send_signal(monitored.monitor.pidfd, 9)
+    assert read_all(attachment) == {"stdout": b"", "stderr": b""}
+    assert attachment.exit is None
+    attachment.detach()
+    with pytest.raises(InvalidState):
+        attach(monitored)
+    pidfd.send_signal(child.pidfd, 9)
+
+
+def test_the_socket_is_its_owners_alone(monitored: Any) -> None:
+    monitored.run("exec sleep 60")
+    mode = (monitored.directory / "attach").stat().st_mode
+    assert stat.S_ISSOCK(mode) and mode & 0o777 == 0o600
+
+
+def test_rubbish_does_no_harm(monitored: Any) -> None:
+    monitored.run("cat", stdin=True)
+    raw = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    directory = os.open(monitored.directory, os.O_PATH)
+    raw.connect(f"/proc/self/fd/{directory}/attach")
+    os.close(directory)
+    assert raw.recv(10)[:1] == b"h"
+    for packet in (b"z", b"r", b"r\1", b"r" + b"\xff" * 40, b"i", b"\0", b"q" * 32769, b"i" + b"y" * 32768):
+        raw.send(packet)
+    raw.send(b"e")
+    got = b""
+    while packet := raw.recv(40_000):
+        if packet[:1] == b"x":
+            break
+        got += packet[1:]
+    assert got == b"y" * 32768
+    raw.close()
+    assert monitored.ended().status == 0
