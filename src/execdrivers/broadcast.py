@@ -31,12 +31,12 @@ def signal_all(handle: Handle, number: signal.Signals, *, still: bool, spare: in
     as well, in rounds, until no new one is found. Raises `OperationError` where some may not, or cannot, be told.
     """
     told: set[tuple[int, int]] = set()
-    for _ in range(1 if still else _ROUNDS):
-        before = len(told)
-        pids = [pid for pid in handle.pids() if pid != spare]
+    for _ in range(_ROUNDS):
+        # One that is listed and gone by now has perhaps left a child.
+        pids = [pid for pid in handle.pids() if pid != spare and (pid, pidfd.start_time(pid)) not in told]
         for start in range(0, len(pids), _BATCH):
             _send(handle, number, pids[start : start + _BATCH], told)
-        if len(told) == before or still:
+        if not pids or still:
             return
     message = f"signal: after {_ROUNDS} rounds processes are still forked faster than they can be told"
     raise OperationError(message, operation="signal", errno=0, remedy="limit them (pids), or kill() it")
@@ -49,9 +49,11 @@ def _send(handle: Handle, number: signal.Signals, pids: Iterable[int], told: set
         members = set(handle.pids())
         for pid, fd in held.items():
             started = pidfd.start_time(pid)
-            if pid not in members or started is None or pidfd.wait(fd, 0) or (pid, started) in told:
+            if pid not in members or started is None:
                 continue
             told.add((pid, started))
+            if pidfd.wait(fd, 0):
+                continue  # ended, and not reaped
             try:
                 pidfd.send_signal(fd, number)
             except ProcessLookupError:

