@@ -1,56 +1,138 @@
-"""A judge of programming contests: run a submission on each test's input and compare what it prints.
+"""A judge of programming contests: run submissions on each test's input, many at once, and say how each did.
 
-python judge.py 'tr a-z A-Z'
+Processor time and memory are what the kernel has counted for the whole submission, all its processes together: a
+verdict does not depend on what else the machine does. That takes cgroups, so root.
+
+    python judge.py 'tr a-z A-Z' 'while :; do :; done'
 """
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import os
 import sys
+from dataclasses import dataclass
 
 import execdrivers
-from execdrivers.spec import SpecFields
+from execdrivers import aio
 
 TESTS = [("hello\n", "HELLO\n"), ("", ""), ("a1b2\n" * 1000, "A1B2\n" * 1000)]
-TIME_LIMIT = 2.0  # seconds
-
-FIELDS: SpecFields = {"rlimits": {"nofile": 64, "core": 0}}
-if os.geteuid() == 0:  # limits of memory and processes live in cgroups, which by default only root can make
-    FIELDS |= {"memory": "64M", "memory_swap": "64M", "pids": 16}
 
 
-def judge(command: str, given: str, expected: str) -> str:
-    """The verdict on one test, in the usual words."""
-    try:
-        result = execdrivers.run(
-            ["sh", "-c", command],
-            input=given,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TIME_LIMIT,
-            output_limit=2 * len(expected) + 1024,
-            **FIELDS,
-        )
-    except execdrivers.ContainerTimeout:
-        return "time limit exceeded"
-    if result.exit.reason == "oom":
-        return "memory limit exceeded"
-    if not result.exit.ok:
-        return f"runtime error ({result.exit})"
-    if result.stdout_truncated:
-        return "output limit exceeded"
-    return "accepted" if result.stdout == expected else "wrong answer"
+@dataclass(frozen=True)
+class Limits:
+    """What a submission may use on one test."""
+
+    cpu: float = 1.0  # seconds of processor time
+    wall: float = 3.0  # seconds, for one that waits instead of computing
+    memory: int = 64 << 20  # bytes
+    output: int = 64 << 10  # bytes
 
 
-def main(command: str) -> int:
-    verdicts = [judge(command, given, expected) for given, expected in TESTS]
-    for number, verdict in enumerate(verdicts, 1):
-        print(f"test {number}: {verdict}")
-    return 0 if set(verdicts) == {"accepted"} else 1
+@dataclass(frozen=True)
+class Result:
+    """How a submission did on one test."""
+
+    verdict: str
+    cpu: float  # seconds
+    memory: int  # bytes, at the highest
+
+
+async def judge(engine: aio.Engine, command: str, given: str, expected: str, limits: Limits) -> Result:
+    """Run a submission on one test."""
+    spec = execdrivers.ContainerSpec.build(
+        ["sh", "-c", command],
+        cwd="/tmp",
+        memory=limits.memory,
+        memory_swap=limits.memory,
+        pids=16,
+        rlimits={"nofile": 64, "core": 0},
+    )
+    async with await engine.create(
+        spec,
+        stdin=given.encode(),
+        stdout=execdrivers.PIPE,
+        stderr=execdrivers.DEVNULL,
+        accounting=True,  # its cgroups count from its first instruction to its last
+    ) as container:
+        await container.start()
+        watch = asyncio.ensure_future(kill_when_used_up(container, limits.cpu))
+        output, late = bytearray(), False
+        try:
+            async for _, data in container.stream(timeout=limits.wall):
+                output += data
+                if len(output) > limits.output:
+                    break
+        except execdrivers.ContainerTimeout:
+            late = True
+        finally:
+            watch.cancel()
+        await container.kill()
+        exit = await container.wait()
+        used = await container.stats()
+    cpu, memory = used.cpu.usage / 1e9, used.memory.peak or 0
+    if len(output) > limits.output:
+        verdict = "output limit exceeded"
+    elif cpu > limits.cpu:
+        verdict = "time limit exceeded"
+    elif exit.reason == "oom":
+        verdict = "memory limit exceeded"
+    elif late:
+        verdict = "idleness limit exceeded"
+    elif not exit.ok:
+        verdict = f"runtime error ({exit})"
+    else:
+        verdict = "accepted" if output.decode(errors="replace") == expected else "wrong answer"
+    return Result(verdict, cpu, memory)
+
+
+async def kill_when_used_up(container: aio.Container, cpu: float) -> None:
+    """Kill it when its processor time is used up. It is looked at when that can be so at the earliest."""
+    while (left := cpu - (await container.stats()).cpu.usage / 1e9) >= 0:
+        await asyncio.sleep(max(0.002, left / (os.cpu_count() or 1)))
+    await container.kill()
+
+
+async def judge_all(commands: list[str], limits: Limits, at_once: int) -> list[list[Result]]:
+    """All submissions on all tests; for each submission the results in the order of the tests."""
+    turn = asyncio.Semaphore(at_once)
+
+    async def one(command: str, given: str, expected: str) -> Result:
+        async with turn:
+            return await judge(engine, command, given, expected, limits)
+
+    async with aio.Engine() as engine:
+        return [
+            list(results)
+            for results in await asyncio.gather(
+                *(asyncio.gather(*(one(command, *test) for test in TESTS)) for command in commands)
+            )
+        ]
+
+
+def main(argv: list[str] | None = None) -> int:
+    default = Limits()
+    parser = argparse.ArgumentParser(description="Judge submissions: they are to turn lower case into upper case.")
+    parser.add_argument("--cpu", type=float, default=default.cpu, metavar="SECONDS")
+    parser.add_argument("--wall", type=float, default=default.wall, metavar="SECONDS")
+    parser.add_argument("--memory", type=int, default=default.memory >> 20, metavar="MEGABYTES")
+    parser.add_argument(
+        "--at-once", type=int, default=os.cpu_count(), metavar="N", help="how many run at the same time"
+    )
+    parser.add_argument("commands", metavar="COMMAND", nargs="+")
+    given = parser.parse_args(argv)
+    limits = Limits(cpu=given.cpu, wall=given.wall, memory=given.memory << 20)
+    everything = asyncio.run(judge_all(given.commands, limits, given.at_once))
+    for command, results in zip(given.commands, everything, strict=True):
+        print(f"$ {command}")
+        for number, result in enumerate(results, 1):
+            print(f"test {number}: {result.verdict:26} {result.cpu:6.3f} s {result.memory / 1e6:6.1f} MB")
+    return 0 if all(result.verdict == "accepted" for results in everything for result in results) else 1
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(f"usage: {sys.argv[0]} COMMAND")
-    sys.exit(main(sys.argv[1]))
+    try:
+        sys.exit(main())
+    except execdrivers.UnsupportedFeature as error:
+        sys.exit(f"{os.path.basename(__file__)}: {error}")

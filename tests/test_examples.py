@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,8 +26,8 @@ def example(name: str, *args: str, timeout: float = 60) -> subprocess.CompletedP
     return subprocess.run([sys.executable, EXAMPLES / name, *args], capture_output=True, text=True, timeout=timeout)
 
 
-def tool_call(command: str) -> dict[str, object]:
-    done = example("agent_tool_call.py", command)
+def tool_call(*args: str) -> Any:
+    done = example("agent_tool_call.py", *args)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -36,6 +38,7 @@ def test_tool_call_returns_output_and_exit() -> None:
         "ok": False,
         "reason": "exited",
         "returncode": 3,
+        "detail": "exited with code 3",
         "stdout": "out\n",
         "stderr": "err\n",
         "truncated": False,
@@ -46,30 +49,58 @@ def test_tool_call_cannot_write_to_the_host() -> None:
     victim = f"/usr/execdrivers-test-{os.getpid()}"
     answer = tool_call(f"touch /tmp/fine && touch {victim}")
     assert not answer["ok"]
-    assert victim in str(answer["stderr"])
+    assert victim in answer["stderr"]
     assert not os.path.exists(victim)
 
 
-def test_tool_call_caps_output() -> None:
-    answer = tool_call("head -c 1000000 /dev/zero | tr '\\0' x")
+def test_tool_call_caps_output_and_keeps_its_end() -> None:
+    answer = tool_call("echo first; head -c 1000000 /dev/zero | tr '\\0' x; echo last")
     assert answer["truncated"]
-    assert len(str(answer["stdout"])) == 16 * 1024
+    assert answer["stdout"].startswith("first\n")
+    assert answer["stdout"].endswith("last\n")
+    assert f"[{1000000 + 6 + 5 - 16 * 1024} bytes left out]" in answer["stdout"]
+    assert len(answer["stdout"]) < 17 * 1024
 
 
+def test_tool_calls_run_at_once() -> None:
+    answers = tool_call("echo one", "sleep 60", "exit 2", "echo early; kill -9 $$")
+    assert [answer["reason"] for answer in answers] == ["exited", "timeout", "exited", "signaled"]
+    assert [answer["stdout"] for answer in answers] == ["one\n", "", "", "early\n"]
+
+
+def test_tool_calls_share_a_workspace(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    assert tool_call("--workspace", str(tmp_path), "echo kept > file")["ok"]
+    assert tool_call("--workspace", str(tmp_path), "cat file; id -u")["stdout"] == f"kept\n{os.getuid()}\n"
+
+
+@pytest.mark.needs("root")
 @pytest.mark.parametrize(
     ("command", "verdict"),
     [
         ("tr a-z A-Z", "accepted"),
         ("cat", "wrong answer"),
         ("exit 1", "runtime error"),
-        ("sleep 60", "time limit exceeded"),
-        ("yes | head -n 100000", "output limit exceeded"),
+        ("while :; do :; done", "time limit exceeded"),
+        ("(while :; do :; done) & while :; do :; done", "time limit exceeded"),
+        ("sleep 60", "idleness limit exceeded"),
+        ("yes", "output limit exceeded"),
+        ("tail -c 100m /dev/zero | tail", "memory limit exceeded"),
     ],
 )
 def test_judge(command: str, verdict: str) -> None:
-    done = example("judge.py", command)
-    assert verdict in done.stdout, done.stderr
+    done = example("judge.py", "--cpu", "0.3", "--wall", "2", "--memory", "32", command)
+    assert verdict in done.stdout, done.stdout + done.stderr
     assert done.returncode == (0 if verdict == "accepted" else 1)
+
+
+@pytest.mark.needs("root")
+def test_judge_goes_by_processor_time(tmp_path: Path) -> None:
+    """Many at once on one machine: who is slow because of the others is not too slow."""
+    busy = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; tr a-z A-Z"
+    done = example("judge.py", "--cpu", "1", "--wall", "60", "--at-once", "12", *[busy] * 8)
+    assert done.stdout.count("accepted") == 24, done.stdout + done.stderr
+    assert done.returncode == 0
 
 
 def test_ci_job_runs_steps_until_one_fails(tmp_path: Path) -> None:
@@ -79,6 +110,16 @@ def test_ci_job_runs_steps_until_one_fails(tmp_path: Path) -> None:
     assert "never" not in done.stdout.replace("$ echo never", "")
     assert done.returncode == 7
     assert (tmp_path / "built").read_text() == "true\n"
+
+
+def test_the_how_tos_quote_their_programs() -> None:
+    pages = list((EXAMPLES.parent / "docs").glob("howto-*.md"))
+    assert len(pages) >= 2
+    for page in pages:
+        quotes = re.findall(r"<!-- (examples/\S+) -->\n```python\n(.*?)```", page.read_text(), re.DOTALL)
+        assert quotes
+        for program, quote in quotes:
+            assert quote in (EXAMPLES.parent / program).read_text(), quote
 
 
 def test_show_container_fits_a_screen() -> None:
