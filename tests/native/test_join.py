@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from execdrivers import PIPE, Container, ContainerSpec, Engine, SpecError
+from execdrivers.testing import host
 
 pytestmark = pytest.mark.needs("root", "busybox")
 
@@ -227,3 +228,20 @@ def test_the_failing_command_of_one_that_joins_leaves_nothing(engine: Engine, ro
         engine.run(["nope"], rootfs=rootfs, driver="native", namespaces=of(other, "pid", "network"))
     with pytest.raises(LaunchError, match="chdir"):
         engine.run(["true"], rootfs=rootfs, driver="native", namespaces=of(other, "pid", "user"), cwd="/nope")
+
+
+@pytest.mark.parametrize("kinds", [("pid",), ("pid", "user")])
+def test_a_signal_to_all_and_a_stop_are_about_its_own_processes(
+    engine: Engine, rootfs: Path, other: Container, kinds: tuple[str, ...]
+) -> None:
+    script = "trap 'echo told' USR1; trap '' TERM; sleep 100 & while :; do sleep 0.05; done"
+    container = started(engine, rootfs, script, namespaces=of(other, *kinds))
+    container.signal("USR1", all=True)
+    assert container.stdout is not None
+    assert container.stdout.readline().strip() == b"told"
+    assert other.state == "running"
+    pids = set(container.pids())
+    assert container.stop(timeout=0.2).signal == 9
+    host.until(lambda: not any(map(host.alive, pids)), "all ended")
+    assert other.state == "running" and host.alive(other.pid or 0)
+    container.delete()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from execdrivers import Exit, LaunchError, Resources, UnsupportedFeature
+from execdrivers import Exit, LaunchError, Resources, Stats, UnsupportedFeature
 from execdrivers.driver import CreateRequest, ExecRequest, Handle, Stdio
 from execdrivers.testing import host
 from execdrivers.testing.gates import needs
@@ -189,12 +189,26 @@ class TestHandle(Kit):
                 "pause": handle.pause,
                 "update": lambda: handle.update(Resources(pids=9)),
                 "pids": handle.pids,
+                "stats": handle.stats,
             }
             for feature, call in calls.items():
                 if feature not in self.features:
                     with pytest.raises(UnsupportedFeature) as caught:
                         call()
                     assert caught.value.feature == feature
+
+    def test_stats_in_each_state(self) -> None:
+        if "stats" not in self.features:
+            return  # see above
+        with self.handle() as (handle, _):
+            assert handle.stats().cpu.usage >= 0
+            handle.start()
+            running = handle.stats()
+            assert running.pids.current >= 1 and Stats.from_dict(json.loads(json.dumps(running.to_dict()))) == running
+            handle.kill()
+            host.until(lambda: select.select([handle.exit_fd], [], [], 0)[0], "it ended")
+            assert handle.stats().network is None  # its namespace is gone
+            self.ended(handle)
 
     def test_pids_in_each_state(self) -> None:
         if "pids" not in self.features:
