@@ -13,8 +13,20 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from execdrivers import cgroups, pidfd
+from execdrivers.cgroups.notices import notices
 from execdrivers.cgroups.stats import sample
-from execdrivers.driver import CreateRequest, Driver, ExecRequest, Handle, Plan, Probe, Problem, ProcessHandle, Stdio
+from execdrivers.driver import (
+    CreateRequest,
+    Driver,
+    ExecRequest,
+    Handle,
+    Notice,
+    Plan,
+    Probe,
+    Problem,
+    ProcessHandle,
+    Stdio,
+)
 from execdrivers.errors import ExecDriverError, LaunchError
 from execdrivers.exit import Exit
 from execdrivers.launcher import Launch, Reaper, join, sweep
@@ -32,7 +44,7 @@ _FEATURES = frozenset(
     namespace.host.uts namespace.host.ipc namespace.host.network namespace.host.cgroup namespace.host.user
     namespace.host.time network.none network.host hostname
     user groups other-users cwd umask tty rlimits capabilities no-new-privileges init
-    pids exec pause update stats signal kill-all recover
+    pids exec pause update stats events signal kill-all recover
     """.split()
 )
 _PROPAGATION = Problem("bwrap cuts what it binds off from the host's later mounts")
@@ -215,6 +227,9 @@ class BubblewrapHandle(Handle):
 
     def stats(self) -> Stats:
         return sample(self._cgroups(), self.pids, self.pid, self.exit_fd)
+
+    def notices(self) -> Sequence[Notice]:
+        return notices(self._cgroups())
 
     def _cgroups(self) -> tuple[cgroups.CgroupDir, ...]:
         """Those made at the start, and those that an update has added, in this program or another."""
