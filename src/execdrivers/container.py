@@ -264,14 +264,7 @@ class Container(Supervised):
         try:
             with self._operating("take another process") as container:
                 request = ExecRequest(id=os.urandom(6).hex(), spec=spec, stdio=wiring.stdio, directory=self._entry.path)
-                try:
-                    handle = container.exec(request)
-                except LaunchError as error:
-                    if container.pid is not None and not pidfd.is_being_killed(container.pid):
-                        raise
-                    # Whatever it is that failed first.
-                    message = f"container {self.id!r} is ending and cannot take another process"
-                    raise InvalidState(message, remedy="create another") from error
+                handle = container.exec(request)
         except BaseException:
             wiring.close()
             raise
@@ -290,9 +283,9 @@ class Container(Supervised):
         self._require({"pause": "pause"})
         with self._operating("be paused") as handle:
             handle.pause()
-            if handle.pid is not None and pidfd.is_being_killed(handle.pid):
+            if handle.pid is not None and pidfd.is_ending(handle.pid):
                 handle.resume()  # frozen, cgroup v1 would hold it for good
-                raise InvalidState(f"container {self.id!r} is being killed and cannot be paused", remedy="wait()")
+                raise InvalidState(f"container {self.id!r} is ending and cannot be paused", remedy="wait()")
             told = self._changed("paused", "paused")
         self._announcer.tell(told)
 
@@ -348,14 +341,22 @@ class Container(Supervised):
     def _operating(self, what: str, *, paused: bool = False) -> Iterator[Handle]:
         """Its driver's hold on it, for what changes it: as recorded by now, and alone among all threads and programs.
 
-        Raises `InvalidState` unless it runs, or is paused where that will do.
+        Raises `InvalidState` unless it runs, or is paused where that will do, or when it ends meanwhile.
         """
         with self._lock:
             self._require_running(what, paused=paused)
             with self._entry:
                 self._refresh()
                 self._require_running(what, paused=paused)
-                yield self._hold()
+                handle = self._hold()
+                try:
+                    yield handle
+                except (LaunchError, OperationError) as error:
+                    if handle.pid is not None and not pidfd.is_ending(handle.pid):
+                        raise
+                    # Whatever it is that failed first.
+                    message = f"container {self.id!r} is ending and cannot {what}"
+                    raise InvalidState(message, remedy="create another") from error
 
     def _require(self, asked: Mapping[str, str]) -> None:
         """Raises `UnsupportedFeature` unless its driver has these features (feature → what asks for it)."""
@@ -367,13 +368,8 @@ class Container(Supervised):
 
     def _refresh(self) -> None:
         """Take over what other programs have recorded of it since. Raises `ContainerNotFound` when one removed it."""
-        if self._deleted or self._exit is not None or self._record.status not in ("running", "paused"):
-            return
-        record = self._entry.read()
-        if record.status in ("running", "paused"):
-            self._record.status = record.status
-            if record.spec != self._record.spec:
-                self._record.spec, self._spec = record.spec, None
+        if not self._deleted and self._exit is None and self._record.status in ("running", "paused"):
+            self._adopt()
 
     def _require_running(self, what: str, *, paused: bool = False) -> None:
         state = self.state

@@ -194,7 +194,7 @@ class Engine:
         """The container of that name, whoever made it. Raises `ContainerNotFound`, `StoreError`."""
         with self._lock:
             ours = self._containers.get(name)
-        if ours is not None and not ours._deleted:
+        if ours is not None and not ours._gone:
             return ours
         from execdrivers.garbage import recovered
 

@@ -63,18 +63,30 @@ def collect(
     Damaged records, and those of later versions, are passed over.
     """
     for record in list(store.list()):
-        if isinstance(record, StoreError) or (found := _judge(store, record, owner)) is None:
-            continue
-        if dry_run:
-            yield found
-            continue
+        if not isinstance(record, StoreError):
+            found = _collect(store, registry, record, owner, dry_run)
+            if found is not None:
+                yield found
+
+
+def _collect(
+    store: Store, registry: Registry, record: Record, owner: tuple[int, int] | None, dry_run: bool
+) -> Garbage | None:
+    while (found := _judge(store, record, owner)) is not None and not dry_run:
         try:
             if _remove(store, registry, record, found):
-                yield found
+                break
+            # Somebody has changed it meanwhile, who need not remove it: to be judged anew.
+            with store.open(record.id) as entry:
+                record = entry.read()
+            entry.close()
+        except ContainerNotFound:
+            return None
         except ExecDriverError as error:
-            yield attrs.evolve(found, error=error)
+            return attrs.evolve(found, error=error)
         except Exception as error:  # a driver's: the others have their turn
-            yield attrs.evolve(found, error=ExecDriverError(f"{type(error).__name__}: {error}"))
+            return attrs.evolve(found, error=ExecDriverError(f"{type(error).__name__}: {error}"))
+    return found
 
 
 def _judge(store: Store, record: Record, owner: tuple[int, int] | None) -> Garbage | None:
@@ -114,11 +126,8 @@ def _is_unlocked(store: Store, id: str) -> bool:
 
 
 def _remove(store: Store, registry: Registry, record: Record, found: Garbage) -> bool:
-    """Do so; False when somebody else has, or it has gone on meanwhile."""
-    try:
-        container = recovered(store, registry, record.id)
-    except ContainerNotFound:
-        return False
+    """Do so; False when it is not as it was judged any more. Raises `ContainerNotFound` when somebody else has."""
+    container = recovered(store, registry, record.id)
     try:
         if container._record != record:
             return False

@@ -7,7 +7,7 @@ import select
 import signal
 import sys
 
-__all__ = ["is_being_killed", "open", "open_checked", "send_signal", "start_time", "wait", "wait_status"]
+__all__ = ["is_ending", "open", "open_checked", "send_signal", "start_time", "wait", "wait_status"]
 
 #: Children that send another signal than SIGCHLD when they end are children too (linux/wait.h).
 _WALL = 0x40000000
@@ -15,6 +15,8 @@ _WALL = 0x40000000
 _PIDFD_GET_INFO = 0xC040FF0B
 _INFO_SIZE = 64
 _PIDFD_INFO_EXIT = 1 << 3
+#: Of a process that is on its way out (linux/sched.h).
+_PF_EXITING = 0x4
 
 
 def open(pid: int) -> int:  # the module is meant to be used as pidfd.open
@@ -31,15 +33,18 @@ def start_time(pid: int, *, alive: bool = False) -> int | None:
     return int(fields[19]) if fields and not (alive and fields[0] in "ZX" and int(fields[17]) < 2) else None
 
 
-def is_being_killed(pid: int) -> bool:
-    """Whether SIGKILL is on its way to the process, or has ended it: proc_pid_status(5), SigPnd and ShdPnd."""
+def is_ending(pid: int) -> bool:
+    """Whether the process has ended, is on its way out (PF_EXITING, proc_pid_stat(5)), or SIGKILL is on its way to it
+    (SigPnd and ShdPnd, proc_pid_status(5))."""
+    fields = _stat_fields(pid)
+    if not fields or fields[0] in "ZX" or int(fields[6]) & _PF_EXITING:
+        return True
     try:
         with os.fdopen(os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)) as file:
-            fields = dict(line.split(":", 1) for line in file)
+            pending = [int(line.split()[1], 16) for line in file if line.startswith(("SigPnd:", "ShdPnd:"))]
     except OSError:
         return True
-    pending = int(fields["SigPnd"], 16) | int(fields["ShdPnd"], 16)
-    return fields["State"].strip()[0] in "ZX" or bool(pending >> (signal.SIGKILL - 1) & 1)
+    return any(mask >> (signal.SIGKILL - 1) & 1 for mask in pending)
 
 
 def open_checked(pid: int | None, started: int | None) -> int | None:

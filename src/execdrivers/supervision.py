@@ -17,7 +17,7 @@ import attrs
 
 from execdrivers import interrupts, pidfd
 from execdrivers.announce import Announcer
-from execdrivers.errors import InvalidState, StoreError
+from execdrivers.errors import ContainerNotFound, InvalidState, StoreError
 from execdrivers.exit import Exit
 from execdrivers.process import DEATH, Process
 from execdrivers.pump import Pump
@@ -149,7 +149,16 @@ class Supervised(Process):
     @property
     def _lasting(self) -> bool:
         """Whether the engine that made it leaves it when that is closed."""
+        if not self._transient and self._record.owner is not None:
+            with self._lock, contextlib.suppress(ContainerNotFound, StoreError):
+                self._adopt()
         return self._let_live or self._keep or self._record.detached
+
+    @property
+    def _gone(self) -> bool:
+        """Whether it was deleted, by this program or another, which may have made one of the same name since."""
+        with self._lock:
+            return self._deleted or self._entry.gone
 
     @property
     def _over(self) -> bool:
@@ -301,6 +310,8 @@ class Supervised(Process):
                         self._record.handle = None
                 finally:
                     if not (remove and self._freed) and not entry.gone:
+                        with contextlib.suppress(StoreError):
+                            self._adopt()
                         self._write_last(entry)
                     told += self._note_end(entry)
                     if remove and self._freed:
@@ -337,6 +348,20 @@ class Supervised(Process):
             with contextlib.suppress(Exception):
                 handle.exit()  # reaps it
         handle.close()
+
+    def _adopt(self) -> None:
+        """Take over what other programs may have changed: what it is doing, its limits, that it was let go of.
+
+        Raises `ContainerNotFound` when it was removed, `StoreError`.
+        """
+        record, live = self._entry.read(), ("running", "paused")
+        if record.status in live and self._record.status in live:
+            self._record.status = record.status
+        if record.spec and record.spec != self._record.spec:
+            self._record.spec, self._spec = record.spec, None
+        if record.owner is None and self._record.owner is not None and record.status != "creating":
+            self._record.owner, self._let_live = None, True
+            self._unguard()
 
     def _write_last(self, entry: Entry) -> None:
         try:
