@@ -346,6 +346,8 @@ def delegated() -> Iterator[str]:
         parent = f"{directory}/{cgroups.parent()}"
         if os.path.isdir(parent):
             os.rmdir(parent)
+        # The guard of a program that was in it ends a moment after that.
+        host.until(lambda path=f"{directory}/cgroup.procs": not Path(path).read_text(), "nobody is left")
         os.rmdir(directory)
 
 
