@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,24 @@ def test_without_privilege(nobody: dict[str, Any]) -> None:
     first, second, *links, last = done.stdout.splitlines()
     assert (first, second, last) == ("(b'65534\\n', None) 3", "user", "exited with code 0"), done.stderr
     assert set(links) == set(os.listdir("/sys/class/net"))
+
+
+def test_what_becomes_of_a_container_whose_maker_is_killed_is_told_once(engine: Engine, rootfs: Path) -> None:
+    text = f"""
+from execdrivers import ContainerSpec, Engine
+c = Engine({engine.root!r}).create(ContainerSpec(["sleep", "60"], rootfs={str(rootfs)!r}), driver="native", name="x")
+c.start()
+print(flush=True)
+input()
+"""
+    pipe = subprocess.PIPE
+    with (
+        engine.events(containers="x", until=time.time() + 30) as stream,
+        subprocess.Popen([sys.executable, "-c", text], stdin=pipe, stdout=pipe) as maker,
+    ):
+        assert maker.stdout is not None
+        maker.stdout.readline()
+        maker.kill()
+        seen = [next(stream) for _ in range(4)]
+    assert [event.type for event in seen] == ["created", "started", "exited", "deleted"]
+    assert [event.type for event in engine.events(follow=False)] == ["created", "started", "exited", "deleted"]
