@@ -80,7 +80,8 @@ def test_cancelled_at_any_moment_it_leaves_nothing(sh, root, tmp_path, call):
 def _assert_none_left(before, tmp_path):
     left = leaks.wait_for_none(before, places=[str(tmp_path)])
     # The executor's threads stay; and ours have a root of their own, what has the host's is another program's.
-    left = [each for each in left if not each.startswith("thread asyncio_") and not each.endswith(" in /")]
+    threads = ("thread asyncio_", "thread uvloop_")
+    left = [each for each in left if not each.startswith(threads) and not each.endswith(" in /")]
     assert not left
 
 
