@@ -12,10 +12,11 @@ that has ``add_reader``.
 
 from __future__ import annotations
 
+from execdrivers.aio.attachment import Attachment
 from execdrivers.aio.container import Container
 from execdrivers.aio.engine import Engine, run
 from execdrivers.aio.following import Following
 from execdrivers.aio.process import ExecProcess
 from execdrivers.aio.streams import InputStream, OutputStream
 
-__all__ = ["Container", "Engine", "ExecProcess", "Following", "InputStream", "OutputStream", "run"]
+__all__ = ["Attachment", "Container", "Engine", "ExecProcess", "Following", "InputStream", "OutputStream", "run"]

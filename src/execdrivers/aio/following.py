@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
 from execdrivers.aio.cancellation import in_thread, whole
+from execdrivers.aio.readiness import Readiness
 
 __all__ = ["Following"]
 
@@ -47,12 +48,12 @@ class Following(Generic[T]):
         self._closed = False
         #: A thread reads.
         self._reading = asyncio.Lock()
-        self._waiter: asyncio.Future[None] | None = None
+        self._change = Readiness()
 
     async def close(self) -> None:
         """No more comes. May be called twice, and while another task waits for the next."""
         self._closed = True
-        self._wake()
+        self._change.wake()
         async with self._reading:
             if self._reader is not None:
                 await in_thread(self._reader.close)
@@ -69,8 +70,9 @@ class Following(Generic[T]):
             if not self._items:
                 if reader.ended:
                     await self.close()
-                else:
-                    await self._change(reader)
+                elif not self._closed:
+                    left = None if reader.until is None else max(0.0, reader.until - time.time()) + 0.001
+                    await self._change.wait(reader.fileno(), left)
         if not self._items:
             raise StopAsyncIteration
         return self._items.popleft()
@@ -81,24 +83,6 @@ class Following(Generic[T]):
                 if self._reader is None:
                     self._reader = await whole(self._open, lambda reader: reader.close())
         return self._reader
-
-    async def _change(self, reader: Followed[T]) -> None:
-        if self._closed:
-            return
-        loop = asyncio.get_running_loop()
-        fd = reader.fileno()
-        self._waiter = loop.create_future()
-        loop.add_reader(fd, self._wake)
-        try:
-            await asyncio.wait([self._waiter], timeout=reader.until and max(0.0, reader.until - time.time()) + 0.001)
-        finally:
-            self._waiter = None
-            if not loop.is_closed():
-                loop.remove_reader(fd)
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     async def __aenter__(self) -> Following[T]:
         await self._begin()
