@@ -173,6 +173,10 @@ class Process:
     def _require_start(self) -> None:
         """Raises `InvalidState` where there is nothing yet that could end."""
 
+    def _awaited(self) -> int:
+        """The descriptor that is readable when it has ended, or when another is to be waited for; -1: it has ended."""
+        return self._hold().exit_fd
+
     def _conclude(self, pump: Pump) -> None:
         """The process has ended: take the rest of the output and the exit."""
         raise NotImplementedError

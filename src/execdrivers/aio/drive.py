@@ -11,6 +11,7 @@ import select
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from execdrivers import pidfd
 from execdrivers.aio.cancellation import submit
 from execdrivers.aio.pump import LoopPump
 from execdrivers.pump import Pump
@@ -38,22 +39,28 @@ class Drive:
         self._stdin = stdin
         self._pump: LoopPump | None = None
         self._raw: RawTerminal | None = None
-        self._exit_fd = exit_fd
+        self._exit_fd = -1
         # For all threads: until the end it is this one that waits.
         self._holds = not process._over and process._pumping.acquire(blocking=False)
+        self._watch(exit_fd)
         if process._over:
-            self.ended.set_result(None)
-        elif exit_fd < 0:
-            self._loop.call_soon(self._exited)
+            self.stop()
         else:
-            self._loop.add_reader(exit_fd, self._exited)
-        if not process._over:
             self._make_raw()
             self._attach(watch)
 
+    def _watch(self, exit_fd: int) -> None:
+        self._exit_fd = exit_fd
+        #: Done when an end that has come was noticed.
+        self.looked: asyncio.Future[None] = self._loop.create_future()
+        if exit_fd < 0:
+            self._loop.call_soon(self._exited)
+        else:
+            self._loop.add_reader(exit_fd, self._exited)
+
     def over_now(self) -> bool:
-        """Whether the process has ended, as of now."""
-        if self.ended.done() or self._exit_fd < 0:
+        """Whether the process seems to have ended, as of now."""
+        if self._exit_fd < 0:
             return True
         poll = select.poll()
         poll.register(self._exit_fd, select.POLLIN)
@@ -71,8 +78,9 @@ class Drive:
         if self._holds:
             self._holds = False
             self._process._pumping.release()
-        if not self.ended.done():
-            self.ended.set_result(None)
+        for future in (self.looked, self.ended):
+            if not future.done():
+                future.set_result(None)
 
     # --- while it runs
 
@@ -142,6 +150,8 @@ class Drive:
         if self._exit_fd >= 0:
             self._loop.remove_reader(self._exit_fd)
             self._exit_fd = -1
+        if self.ended.done():
+            return
         if self._drain():
             self._conclude()
         else:
@@ -164,8 +174,23 @@ class Drive:
 
     def _conclude(self) -> None:
         self._pump_no_more()  # its descriptors may be closed now
-        submit(lambda: self._process._conclude(Pump(-1, ()))).add_done_callback(self._concluded)
+        submit(self._conclude_in_thread).add_done_callback(self._concluded)
 
-    def _concluded(self, future: asyncio.Future[None]) -> None:
-        self.failure = self.failure or future.exception()
-        self.stop()
+    def _conclude_in_thread(self) -> int:
+        """-1; or, where it has not ended yet, what to wait for next."""
+        if self._process._over:
+            return -1
+        awaited = self._process._awaited()
+        if pidfd.wait(awaited, 0):
+            self._process._conclude(Pump(-1, ()))
+            return -1
+        return awaited
+
+    def _concluded(self, future: asyncio.Future[int]) -> None:
+        failure = future.exception()
+        self.failure = self.failure or failure
+        if failure is None and future.result() >= 0 and not self.ended.done():
+            self.looked.set_result(None)
+            self._watch(future.result())
+        else:
+            self.stop()

@@ -28,7 +28,7 @@ __all__ = ["ExecProcess", "Process", "watched"]
 def watched(process: SyncProcess) -> tuple[int, Watch | None]:
     """What the loop has to watch of a process that is started. Takes its time: to be called in a thread."""
     with process._lock:
-        return (-1, None) if process._over else (process._hold().exit_fd, process._watched())
+        return (-1, None) if process._over else (process._awaited(), process._watched())
 
 
 class Process:
@@ -222,7 +222,7 @@ class Process:
     async def _look(self) -> None:
         """Have an end noticed that has come."""
         if self._drive is not None and self._drive.over_now():
-            await self._ended(None)
+            await asyncio.wait([self._drive.looked])
 
     async def _kill_and_wait(self, patiently: deferred) -> None:
         """Kill it, and wait until that is noticed, ten seconds at the most."""
@@ -247,7 +247,7 @@ class ExecProcess(Process):
     def __init__(self, process: SyncExecProcess) -> None:
         super().__init__(process)
         self._exec = process
-        self._start_drive(process._hold().exit_fd, None)
+        self._start_drive(process._awaited(), None)
 
     @property
     def id(self) -> str:
