@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import time
 from collections.abc import Callable
@@ -81,3 +82,10 @@ def test_a_pause_does_not_forget_what_was_counted(engine: Engine, rootfs: Path) 
         container.resume()
         assert paused.cpu.source == "cgroup" and paused.cpu.usage >= before.cpu.usage
         assert paused.memory.peak == before.memory.peak
+
+
+def test_a_paused_one_whose_freezer_is_there_from_the_start_is_killed(engine: Engine, rootfs: Path) -> None:
+    with started(engine, rootfs, accounting=True) as container:
+        container.pause()
+        container.kill()
+        assert container.wait(20).signal == signal.SIGKILL

@@ -126,7 +126,8 @@ class NativeHandle(Handle):
             pass
         except PermissionError:
             self._kill_by_cgroup()
-        if os.path.exists(self._later):  # the freezer of v1 holds even what is killed
+        # The freezer of v1 holds even what is killed. It is there from the start, or since a pause.
+        if any("freezer" in cgroup.controllers for cgroup in self._made) or os.path.exists(self._later):
             with contextlib.suppress(OSError):
                 cgroups.thaw(self._cgroups())
 
