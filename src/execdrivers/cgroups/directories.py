@@ -303,18 +303,34 @@ def _freezers(cgroups: Sequence[CgroupDir]) -> list[tuple[str, str, str]]:
 
 
 def freeze(cgroups: Sequence[CgroupDir]) -> None:
-    """Let every process in them stand still; returns when they do. Raises `OperationError`.
-
-    v1 tells nobody when it is done, so it is asked again; v2 has its file for it (cgroup.events).
+    """Let every process in them stand still; returns when they do. Raises `OperationError`, and they go on, when one
+    does not for ten seconds.
     """
     with _told("pause"):
-        for path, frozen, _ in _freezers(cgroups):
-            _write(path, frozen)
-            pause = 0.0002
-            while not _is_frozen(path):
-                time.sleep(pause)
-                pause = min(2 * pause, 0.02)
-                _write(path, frozen)  # what was forked meanwhile takes another push on v1, and who kills it thaws it
+        late = [path for path, frozen, _ in _freezers(cgroups) if not _come_to_rest(path, frozen)]
+    if late:
+        thaw(cgroups)
+        place = os.path.dirname(late[0])
+        message = f"pause: after {_REST:g} seconds not every process in {place} stands still"
+        remedy = "one waits for a disk or a server and cannot be interrupted (state D in ps): see to that"
+        raise OperationError(message, operation="pause", errno=errno.ETIMEDOUT, path=late[0], remedy=remedy)
+
+
+#: Seconds that processes may take to stand still.
+_REST = 10.0
+
+
+def _come_to_rest(path: str, frozen: str) -> bool:
+    """v1 tells nobody when it is done, so it is asked again; v2 has its file for it (cgroup.events)."""
+    deadline, pause = time.monotonic() + _REST, 0.0002
+    _write(path, frozen)
+    while not _is_frozen(path):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
+        _write(path, frozen)  # what was forked meanwhile takes another push on v1, and who kills it thaws it
+    return True
 
 
 def _is_frozen(path: str) -> bool:
