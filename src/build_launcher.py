@@ -3,8 +3,8 @@
 Launcher, monitor and guard are programs of their own, freestanding, so they are compiled and linked here first; their
 bytes become part of the extension module, which leaves nothing to be found (or replaced) at run time.
 
-``EXECDRIVERS_WERROR=1`` makes warnings errors. ``EXECDRIVERS_SANITIZE=1`` builds the module's own C with UBSan;
-ASan cannot follow a child that borrows its parent's stack.
+``EXECDRIVERS_WERROR=1`` makes warnings errors. ``EXECDRIVERS_SANITIZE=1`` builds the module's own C with UBSan, and the
+programs so that they end where they are undefined; ASan cannot follow a child that borrows its parent's stack.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ FREESTANDING = [
     "-std=gnu11", "-Os", "-ffreestanding", "-fno-stack-protector", "-fno-pic", "-no-pie", "-static", "-nostdlib",
     "-fno-asynchronous-unwind-tables", "-Wl,--build-id=none", "-Wl,-z,noseparate-code", "-Wl,-z,noexecstack", "-s",
 ]  # fmt: skip
-SANITIZE = ["-fsanitize=undefined", "-fno-sanitize-recover", "-g"] if os.environ.get("EXECDRIVERS_SANITIZE") else []
+SANITIZE, TRAPS = [], []
+if os.environ.get("EXECDRIVERS_SANITIZE"):
+    SANITIZE = ["-fsanitize=undefined", "-fno-sanitize-recover", "-g"]
+    TRAPS = ["-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]  # there is no library to report with
 
 CDEF = """
 enum ed_op {
@@ -103,7 +106,7 @@ def build_program(sources: list[str]) -> bytes:
     with tempfile.TemporaryDirectory() as scratch:
         image = Path(scratch) / "program"
         files = [str(SOURCES / name) for name in sources]
-        subprocess.run([*compiler, *FREESTANDING, *WARNINGS, *files, "-o", str(image)], check=True)
+        subprocess.run([*compiler, *FREESTANDING, *TRAPS, *WARNINGS, *files, "-o", str(image)], check=True)
         return image.read_bytes()
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import pty
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,13 @@ class Monitored:
         """What was logged."""
         return b"".join(entry.data for entry in read_log(self.directory) if stream in ("", entry.stream))
 
+    def sleeps(self, seconds: float) -> bool:
+        """Whether the monitor is not woken for so long."""
+        status = Path(f"/proc/{self.monitor.pid}/status")
+        before = switches(status)
+        time.sleep(seconds)
+        return switches(status) == before
+
     def close(self) -> None:
         self.monitor.abort()
         if self.child is not None:
@@ -86,6 +94,5 @@ def monitored(no_leaks: None, tmp_path: Path) -> Iterator[Monitored]:
     monitored.close()
 
 
-def limits(count: Sequence[int]) -> LogOptions:
-    """A log of so many files of 64 KiB."""
-    return LogOptions("64K", count[0])
+def switches(status: Path) -> list[str]:
+    return [line for line in status.read_text().splitlines() if "ctxt_switches" in line]

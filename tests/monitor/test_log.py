@@ -51,14 +51,6 @@ def awaiting(path: Path) -> str:
     return f"while ! [ -e {path} ]; do sleep 0.02; done"
 
 
-def asleep(pid: int) -> bool:
-    """Whether it has nothing to do for a while."""
-    status = Path(f"/proc/{pid}/status")
-    before = status.read_text()
-    time.sleep(0.2)
-    return before == status.read_text()
-
-
 # --- its form ---------------------------------------------------------------------------------------------------
 
 
@@ -152,7 +144,7 @@ def test_a_full_disk_loses_lines_and_says_so(monitored: Any, small_disk: Path, t
     subprocess.run(["dd", "if=/dev/zero", f"of={hog}", "status=none"], stderr=subprocess.DEVNULL)
     one.touch()
     assert wait_for(full.exists)
-    assert wait_for(lambda: b"19999\n" not in monitored.output()[-200:] and asleep(monitored.monitor.pid))
+    assert wait_for(lambda: b"19999\n" not in monitored.output()[-200:] and monitored.sleeps(0.2))
     hog.unlink()
     two.touch()
     ended = monitored.ended()

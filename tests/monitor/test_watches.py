@@ -1,7 +1,12 @@
-"""What a monitor writes to the journal of events while its container runs."""
+"""What the kernel tells of a container's memory, as a monitor writes it to the journal of events.
+
+Eventfds and files stand for the cgroup's; that the kernel serves them so is tested with the drivers.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import select
 import time
@@ -11,91 +16,142 @@ from typing import Any
 
 import pytest
 
-from execdrivers import Resources, cgroups
-from execdrivers.cgroups.notices import notices
-from execdrivers.events import Event
-from execdrivers.eventstream import EventStream
-from execdrivers.journal import Journal, beginning
-from execdrivers.monitor import Watch
+PREFIX = b'{"type":"oom","id":"a","time":'
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    """One that has begun."""
-    journal = Journal(str(tmp_path / "root"))
-    journal.append(Event(type="created", id="c", driver="d", time=1))
-    return journal
+class Memory:
+    """A journal, an eventfd that tells, and a file that counts."""
 
+    def __init__(self, directory: Path) -> None:
+        self.events = directory / "events"
+        self.events.mkdir()
+        self.journal = self.events / "journal"
+        self.journal.touch()
+        self.count = directory / "memory.oom_control"
+        self.kills(0)
+        self.directory_fd = os.open(self.events, os.O_RDONLY)
+        self.count_fd = os.open(self.count, os.O_RDONLY)
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
-@pytest.fixture
-def events(journal: Journal) -> Iterator[int]:
-    """Its directory, open."""
-    fd = os.open(journal.directory, os.O_RDONLY | os.O_DIRECTORY)
-    yield fd
-    os.close(fd)
+    def kills(self, number: int) -> None:
+        """As version 1 has it."""
+        self.count.write_text(f"oom_kill_disable 0\nunder_oom 0\noom_kill {number}\n")
 
+    def tell(self) -> None:
+        os.eventfd_write(self.fd, 1)
 
-@pytest.fixture
-def cgroup() -> Iterator[cgroups.CgroupDir]:
-    """A memory cgroup of 32 MiB."""
-    layout = cgroups.look()
-    if problem := layout.problem("memory"):
-        pytest.skip(f"needs cgroups with memory: {problem}")
-    swap = {"memory_swap": "32M"} if layout.swap else {}
-    made = cgroups.create(cgroups.plan(Resources(memory="32M", **swap), f"watched-{os.getpid()}", layout))
-    yield next(each for each in made if "memory" in each.controllers)
-    cgroups.kill(made)
-    cgroups.remove(made)
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.journal.read_text().splitlines()]
 
-
-@pytest.mark.needs("root")
-def test_each_kill_is_told_with_the_count(
-    monitored: Any, journal: Journal, events: int, cgroup: cgroups.CgroupDir, tmp_path: Path
-) -> None:
-    watched = notices([cgroup])
-    watches = [Watch(each.fd, each.events, each.count_fd, beginning(each.type, "c", "d")) for each in watched]
-    assert {each.type for each in watched} == {"oom", "memory_pressure"}
-    eat = "(exec 2>/dev/null; tail /dev/zero)"
-    with EventStream(journal, types="oom", until=time.time() + 60) as stream:
-        os.mkfifo(go := tmp_path / "go")
-        script = f"echo $$ >{cgroup.path}/cgroup.procs; {eat}; read x <{go}; {eat}; read x <{go}; exit 3"
-        monitored.run(script, watches=watches, events=events)
-        for each in watched:
-            each.close()
-        began = time.time()
-        for count in (1, 2):
-            told = next(stream)
-            assert (told.id, told.driver, told.oom_kills) == ("c", "d", count)
-            assert began - 5 < told.time <= time.time()
-            go.write_text("\n")
-        assert monitored.ended().oom_kills == 2
-        assert stream.read() == []
-        assert stream.skipped == 0
-
-
-def test_what_is_not_counted_is_told_once_a_second(monitored: Any, journal: Journal, events: int) -> None:
-    fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-    watch = Watch(fd, select.POLLIN, -1, beginning("memory_pressure", "c", "d"))
-    with EventStream(journal, until=time.time() + 30) as stream:
-        monitored.run("sleep 60", watches=[watch], events=events)
-        began = time.monotonic()
-        while time.monotonic() - began < 1.5:
-            os.eventfd_write(fd, 1)
+    def wait_for(self, count: int) -> list[dict[str, Any]]:
+        until = time.monotonic() + 10
+        while len(lines := self.lines()) < count and time.monotonic() < until:
             time.sleep(0.01)
-        seen = [next(stream)]
-        seen += stream.read()
-        assert [event.type for event in seen] == ["memory_pressure"] * 2
-    os.close(fd)
+        return lines
+
+    def close(self) -> None:
+        for fd in (self.directory_fd, self.count_fd, self.fd):
+            os.close(fd)
 
 
-def test_the_journal_was_rotated_meanwhile(monitored: Any, journal: Journal, events: int) -> None:
-    fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-    watch = Watch(fd, select.POLLIN, -1, beginning("memory_pressure", "c", "d"))
-    with EventStream(journal, until=time.time() + 30) as stream:
-        monitored.run("sleep 60", watches=[watch], events=events)
-        os.rename(journal.path, journal.older)
-        journal.append(Event(type="paused", id="c", driver="d", time=2))
-        os.eventfd_write(fd, 1)
-        assert [next(stream).type for _ in range(2)] == ["paused", "memory_pressure"]
-        assert b"memory_pressure" in Path(journal.path).read_bytes()
-    os.close(fd)
+@pytest.fixture
+def memory(no_leaks: None, tmp_path: Path) -> Iterator[Memory]:
+    memory = Memory(tmp_path)
+    yield memory
+    memory.close()
+
+
+def run(monitored: Any, memory: Memory, script: str = "exec sleep 60", *, counted: bool = True) -> None:
+    from execdrivers.monitor import Watch
+
+    watch = Watch(memory.fd, select.POLLIN, memory.count_fd if counted else -1, PREFIX)
+    monitored.run(script, stdin=True, events=memory.directory_fd, watches=[watch])
+
+
+def test_a_kill_is_told_with_its_number(monitored: Any, memory: Memory) -> None:
+    run(monitored, memory)
+    memory.kills(2)
+    memory.tell()
+    (line,) = memory.wait_for(1)
+    assert abs(line.pop("time") - time.time()) < 5
+    assert line == {"type": "oom", "id": "a", "oom_kills": 2}
+    memory.tell()  # of no further kill
+    time.sleep(0.7)
+    assert len(memory.lines()) == 1
+
+
+def test_a_kill_that_comes_after_it_was_told(monitored: Any, memory: Memory) -> None:
+    run(monitored, memory)
+    memory.tell()
+    time.sleep(0.1)
+    memory.kills(1)
+    assert memory.wait_for(1)[0]["oom_kills"] == 1
+
+
+def test_the_last_is_told_at_the_end(monitored: Any, memory: Memory) -> None:
+    run(monitored, memory, "read x")
+    memory.kills(3)
+    from execdrivers.monitor import Attachment
+
+    with Attachment(str(monitored.directory)) as attachment:
+        attachment.write(b"\n")
+    assert monitored.ended().oom_kills == 3
+    assert [line["oom_kills"] for line in memory.lines()] == [3]
+
+
+def test_pressure_once_a_second(monitored: Any, memory: Memory) -> None:
+    run(monitored, memory, counted=False)
+    for _ in range(20):
+        memory.tell()
+        time.sleep(0.01)
+    assert [set(line) for line in memory.lines()] == [{"type", "id", "time"}]
+    time.sleep(1)
+    memory.tell()
+    assert len(memory.wait_for(2)) == 2
+
+
+def test_a_journal_that_is_rotated(monitored: Any, memory: Memory) -> None:
+    """While others held it locked, too."""
+    run(monitored, memory)
+    with open(memory.journal) as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        memory.kills(1)
+        memory.tell()
+        time.sleep(0.03)
+        memory.journal.rename(memory.events / "journal.1")
+        memory.journal.touch()
+    assert memory.wait_for(1)[0]["oom_kills"] == 1
+    assert (memory.events / "journal.1").read_bytes() == b""
+
+
+def test_one_who_holds_the_journal_for_long_is_not_waited_for(monitored: Any, memory: Memory) -> None:
+    run(monitored, memory)
+    with open(memory.journal) as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        memory.kills(1)
+        memory.tell()
+        assert len(memory.wait_for(1)) == 1
+
+
+def test_no_journal_does_no_harm(monitored: Any, memory: Memory) -> None:
+    run(monitored, memory, "sleep 0.5; exit 3")
+    memory.journal.unlink()
+    memory.kills(1)
+    memory.tell()
+    ended = monitored.ended()
+    assert (ended.status, ended.oom_kills) == (3 << 8, 1)
+
+
+def test_it_sleeps_again(monitored: Any, memory: Memory) -> None:
+    run(monitored, memory)
+    memory.tell()
+    time.sleep(0.8)
+    assert monitored.sleeps(0.5)
+
+
+def test_a_count_that_makes_no_sense(monitored: Any, memory: Memory) -> None:
+    memory.count.write_text("under_oom 0\nno_oom_kill 5\n")
+    run(monitored, memory, "sleep 0.5")
+    memory.tell()
+    assert monitored.ended().oom_kills is None
+    assert memory.lines() == []

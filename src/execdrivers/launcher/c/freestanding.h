@@ -18,8 +18,12 @@ void *memcpy(void *restrict to, const void *restrict from, size_t n)
 {
     unsigned char *p = to;
     const unsigned char *q = from;
+#if defined(__x86_64__)
+    __asm__ volatile("rep movsb" : "+D"(p), "+S"(q), "+c"(n) : : "memory");
+#else
     while (n--)
         *p++ = *q++;
+#endif
     return to;
 }
 

@@ -137,7 +137,7 @@ static int settle(struct monitor *m)
     return result < 0 ? (int)result : introduce();
 }
 
-static void set_absent(struct monitor *m)
+void set_absent(struct monitor *m)
 {
     m->first = m->directory = m->exit_file = m->keep_body = m->terminal = m->slave = m->input = m->listener = -1;
     m->oom = m->events = m->log.fd = m->log.directory = -1;

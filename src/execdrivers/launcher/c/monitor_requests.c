@@ -168,7 +168,10 @@ static void unblock(int fd)
 static int place_descriptors(struct monitor *m, const struct ed_keep_body *head, int *fds, int count)
 {
     int *const places[] = {&m->input, &m->outputs[0], &m->outputs[1], &m->terminal, &m->oom, &m->events};
+    const uint32_t pipes = ED_KEPT_STDIN | ED_KEPT_STDOUT | ED_KEPT_STDERR;
     int next = 3;
+    if (head->descriptors & ED_KEPT_TERMINAL && head->descriptors & pipes)
+        return -EINVAL;
     for (int i = 0; i < 6; i++)
         next += head->descriptors >> i & 1;
     for (uint32_t i = 0; i < head->watch_count; i++)
@@ -197,8 +200,8 @@ static int keep(struct monitor *m, int *fds, int count)
 {
     struct ed_keep_body head;
     struct body body;
-    if (m->kept || count < 3)
-        return m->kept ? -EBUSY : -EBADF;
+    if (m->keep_body >= 0 || count < 3) /* once only, even if it came to nothing */
+        return count < 3 ? -EBADF : -EBUSY;
     int result = read_head(fds[0], &head, &body);
     if (result < 0)
         return result;
@@ -270,8 +273,12 @@ int start_aftermath(struct monitor *m)
 
 static void take_channels(struct monitor *m, int *fds, int count)
 {
-    for (int i = 0; i < count && i < CHANNELS; i++) {
-        m->channels[i] = fds[i];
+    for (int i = 0, place = 0; i < count; i++) {
+        while (place < CHANNELS && m->channels[place] >= 0)
+            place++;
+        if (place == CHANNELS)
+            return;
+        m->channels[place] = fds[i];
         fds[i] = -1;
     }
 }

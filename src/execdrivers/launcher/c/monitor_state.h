@@ -67,6 +67,7 @@ struct monitor {
 };
 
 /* monitor.c */
+void set_absent(struct monitor *m);
 int move_output(struct monitor *m, int which);
 /* monitor_requests.c */
 void take_request(struct monitor *m);

@@ -37,10 +37,10 @@ int64_t count_oom_kills(int fd)
             at++, of_key++;
         if (of_key < (long)sizeof key - 1 || (start && text[start - 1] != '\n'))
             continue;
-        int64_t number = 0;
+        uint64_t number = 0;
         for (; at < size && text[at] >= '0' && text[at] <= '9'; at++)
-            number = 10 * number + text[at] - '0';
-        return number;
+            number = 10 * number + (uint64_t)(text[at] - '0');
+        return (int64_t)(number & INT64_MAX);
     }
     return -1;
 }
