@@ -207,12 +207,16 @@ class Container(Supervised):
         """
         self._require({"stats": "stats"})
         with self._lock:
-            if self.state == "stopped" or self._deleted:
-                if (final := self._final_stats()) is not None:
-                    return final
-                remedy = "create it with accounting=True, or take samples while it runs"
-                raise InvalidState(f"container {self.id!r} is {self._describe()} and uses nothing", remedy=remedy)
-            return self._hold().stats()
+            if self.state != "stopped" and not self._deleted:
+                handle = self._hold()
+                found = handle.stats()
+                if not pidfd.wait(handle.exit_fd, 0):
+                    return found
+                self.poll()  # it ended meanwhile, and the sample is perhaps of half of it
+            if (final := self._final_stats()) is not None:
+                return final
+        remedy = "create it with accounting=True, or take samples while it runs"
+        raise InvalidState(f"container {self.id!r} is {self._describe()} and uses nothing", remedy=remedy)
 
     def exec(
         self,

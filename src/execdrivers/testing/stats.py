@@ -244,6 +244,24 @@ class TestStats(Kit):
         times = [sample.monotonic for sample in samples]
         assert times == sorted(times)
 
+    @needs("stats")
+    def test_until_the_very_end(self) -> None:
+        """While it ends a sample is whole, or there is none."""
+        for _ in range(5):
+            container = self.start("burn 0.05", "exit 0", accounting=True)
+            seen = 0
+            while True:
+                try:
+                    found = container.stats()
+                except InvalidState:
+                    break
+                if found.cpu.source == "cgroup":
+                    assert found.memory.source == found.pids.source == "cgroup" and found.cpu.usage >= seen
+                    seen = found.cpu.usage
+                if self.state_of(container) == "stopped":
+                    break
+            container.delete(force=True)
+
     # --- in all
 
     @needs("stats")
