@@ -373,7 +373,7 @@ def _network(pid: int | None, fd: int) -> tuple[NetworkStats, ...] | None:
     if pid is None:
         return None
     try:
-        if os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:
+        if os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):
             return None
         text = _file(f"/proc/{pid}/net/dev").decode("utf-8", "surrogateescape")
     except OSError:
