@@ -257,7 +257,7 @@ class _Lines:
         chosen = min(following, key=lambda file: file[1]) if following else others[-1] if others else None
         lost = -1
         if chosen is not None:
-            lost = max(0, chosen[1] - self._number) if own is not None else 0
+            lost = max(0, chosen[1] - self._number)
             self._take(*chosen)
         for fd, _ in files:
             if fd != self._fd:

@@ -328,7 +328,7 @@ class Supervised(Process):
         if self._exit is None or self._end_told:
             return []
         self._end_told = True
-        oom = self._announcer.note_oom(self._exit.oom_kills, elsewhere=self._shared)
+        oom = self._announcer.note_oom(self._exit.oom_kills, elsewhere=self._shared or self._let_live)
         # Whoever has removed the record has noted it.
         return [oom, self._announcer.note("exited", exit=self._exit, written=entry.gone)]
 
@@ -362,6 +362,8 @@ class Supervised(Process):
         if record.owner is None and self._record.owner is not None and record.status != "creating":
             self._record.owner, self._let_live = None, True
             self._unguard()
+        if record.status == "stopped":
+            self._end_told = True
 
     def _write_last(self, entry: Entry) -> None:
         try:

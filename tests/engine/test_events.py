@@ -167,6 +167,17 @@ def test_deleted_by_another_program_while_its_maker_does_not_look(engine, progra
     assert types(past(engine)) == ["created", "started", "exited", "deleted"]
 
 
+def test_let_go_of_and_ended_by_another_program(engine, program):
+    with engine.create(sh("sleep 9"), name="x") as c:
+        c.start()
+        c.detach()
+        subprocess.run(program("c = engine.get('x'); c.kill(); c.wait()"), check=True)
+        assert types(past(engine)) == ["created", "started", "exited"]
+        c.wait()
+        assert types(past(engine)) == ["created", "started", "exited"]
+    assert types(past(engine)) == ["created", "started", "exited", "deleted"]
+
+
 def test_writers_in_many_programs_and_threads(engine, program, journal):
     count = 300
     text = f"""
@@ -335,6 +346,18 @@ def test_who_is_too_slow_is_told_what_it_lost(journal, small):
         assert times == sorted(times) and times[-1] == 299
         assert [e.lost for e in iter(lambda: next(iter(stream.read()), None), None)] == [lost.lost]
     assert str(lost) == f"{lost.lost} events were lost: they were read too slowly"
+
+
+def test_who_begins_before_there_is_a_journal_is_told_what_it_lost(journal, small):
+    with EventStream(journal) as stream:
+        for number in range(200):
+            journal.append(event(number))
+        seen = []
+        while events := stream.read():
+            seen += events
+    lost, *others = seen
+    assert lost.lost > 100
+    assert [e.time for e in others] == list(range(200))[lost.lost :]
 
 
 def test_readers_and_rotation_at_the_same_time(journal, small, program):
