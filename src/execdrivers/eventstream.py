@@ -18,8 +18,8 @@ from execdrivers.journal import Journal, Mark, count_lines, lines_before
 
 __all__ = ["EventStream"]
 
-#: Bytes read at a time; a line that is longer is none of ours.
-_CHUNK = 256 << 10
+#: Bytes read at a time, of some hundred events, and of the longest line at the most.
+_CHUNK, _LONGEST = 16 << 10, 4 << 20
 
 #: What wakes who waits; nobody deletes files there.
 _CHANGES = inotify.MODIFY | inotify.CREATE | inotify.MOVED_TO | inotify.DELETE
@@ -227,9 +227,14 @@ class _Lines:
             yield lines, lost
 
     def _read(self) -> list[bytes]:
-        data = os.pread(self._fd, _CHUNK, self._offset)
-        # What has no end yet is still being written.
-        length = data.rfind(b"\n") + 1 or (len(data) if len(data) == _CHUNK else 0)
+        size = _CHUNK
+        while not (length := (data := os.pread(self._fd, size, self._offset)).rfind(b"\n") + 1):
+            if len(data) < size:
+                break  # what has no end yet is still being written
+            if size >= _LONGEST:
+                length = size  # none of ours
+                break
+            size *= 2
         lines = data[:length].removesuffix(b"\n").split(b"\n") if length else []
         if not length and os.fstat(self._fd).st_size < self._offset:
             self._offset = 0  # somebody has truncated it

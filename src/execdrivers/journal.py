@@ -180,7 +180,8 @@ class Journal:
                             continue
                         data = _parsed(line)
                         if data.get("id") == id:
-                            told = data.get("oom_kills", told) if data.get("type") == "oom" else 0
+                            count = data.get("oom_kills") if data.get("type") == "oom" else 0
+                            told = count if isinstance(count, int) else told
             except FileNotFoundError:
                 pass
         return told

@@ -407,6 +407,33 @@ def test_damaged_and_foreign_lines_are_passed_over_and_told(journal, caplog):
     assert "melted" in caplog.text and journal.path in caplog.text
 
 
+def test_a_very_long_line(journal):
+    args = ("x" * 100_000,) * 3
+    journal.append(event(1))
+    journal.append(event(2, "exec_started", args=args))
+    journal.append(event(3))
+    stream = EventStream(journal, follow=False)
+    assert [e.args for e in stream] == [None, args, None]
+    with open(journal.path, "ab") as file:
+        file.write(b"y" * (9 << 20))
+    journal.append(event(4))
+    stream = EventStream(journal, follow=False)
+    assert [e.time for e in stream][-1] == 4
+    assert stream.skipped
+
+
+def test_what_was_told_of_kills(journal):
+    assert journal.oom_kills_told("c") == 0
+    journal.append(event(1, "oom", oom_kills=7))
+    journal.append(event(2, "created"))
+    assert journal.oom_kills_told("c") == 0
+    journal.append(event(3, "oom", oom_kills=2))
+    journal.append(event(3, "oom", id="other", oom_kills=9))
+    with open(journal.path, "ab") as file:
+        file.write(b'"oom" of c\n{"type":"oom","id":"c","oom_kills":"5"}\n')
+    assert journal.oom_kills_told("c") == 2
+
+
 def test_half_a_line_waits_for_its_other_half(journal):
     journal.append(event(1))
     line = json.dumps(event(2).to_dict()).encode() + b"\n"
