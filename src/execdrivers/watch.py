@@ -18,8 +18,9 @@ __all__ = ["Watch"]
 _LOOKS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
 #: Seconds between two events of memory that runs short.
 _PAUSE = 1.0
-#: Per cent of the last ten seconds for which processes stood still for want of memory.
-_SHORT = 1.0
+#: Per cent of the last ten seconds for which processes stood still for want of memory: what a tenth of the last two
+#: comes to in the kernel's average.
+_SHORT = 1.8
 
 
 class Watch:
@@ -45,6 +46,8 @@ class Watch:
 
         A poll within a poll takes the notice of pressure from the kernel and does not name it: then the averages speak.
         """
+        if not self.fds:
+            return
         looked = self._timer is not None and self._timer.expired()
         for notice in self._counts:
             told = notice.events == select.POLLIN and _drain(notice.fd)
