@@ -100,7 +100,7 @@ def _status_of_another(fd: int) -> int | None:
     status = _status_when_reaped(fd)
     if status is None:
         # Not reaped yet: its parent has not looked.
-        fields = _stat_fields(_pid_of(fd))
+        fields = _stat_fields(pid_of(fd))
         if fields:
             return int(fields[49]) if fields[0] in "ZX" else None
         status = _status_when_reaped(fd)  # it has, just now
@@ -120,7 +120,7 @@ def _status_when_reaped(fd: int) -> int | None:
     return int.from_bytes(info[60:64], sys.byteorder, signed=True) if known else None
 
 
-def _pid_of(fd: int) -> int:
+def pid_of(fd: int) -> int:
     """The pid behind a pidfd in our pid namespace; -1 when it was reaped."""
     with os.fdopen(os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)) as file:
         return next((int(line[4:]) for line in file if line.startswith("Pid:")), -1)

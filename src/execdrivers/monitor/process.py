@@ -143,6 +143,8 @@ class Monitor:
         from execdrivers.monitor.log import LogOptions
 
         options = log or LogOptions()
+        # Of the process behind the descriptor, which in a pid namespace of others is one outside that ends as it does.
+        behind = pidfd.pid_of(first)
         counts = [watch.count_fd for watch in watches if watch.count_fd >= 0]
         if oom < 0 and counts:
             oom = counts[0]
@@ -155,7 +157,8 @@ class Monitor:
             lib.ED_KEPT_EVENTS: events,
         }
         head = ffi.new("struct ed_keep_body *")
-        head.pid, head.log_size, head.log_files = pid, options.file_size, options.file_count
+        head.pid = behind if behind > 0 else pid
+        head.log_size, head.log_files = options.file_size, options.file_count
         head.descriptors = sum(bit for bit, fd in given.items() if fd >= 0)
         head.watch_count = len(watches)
         for number, watch in enumerate(watches):
