@@ -315,6 +315,33 @@ def test_a_follower_sleeps(monitored: Any) -> None:
     assert before == after
 
 
+def test_a_reader_in_a_loop_of_ones_own(monitored: Any, tmp_path: Path) -> None:
+    """It never waits, and its descriptor tells when there is more."""
+    go = tmp_path / "go"
+    monitored.run(f"echo a; {awaiting(go)}; echo b; exit 0")
+    assert wait_for(lambda: monitored.output() == b"a\n")
+    with LogReader(monitored.directory, follow=True, tail=0) as reader:
+        while reader.wait(0):
+            assert reader.read() == []
+        assert not reader.ended
+        go.touch()
+        got: list[LogEntry] = []
+        while not reader.ended:
+            entries = reader.read()
+            got += entries
+            assert entries or reader.ended or reader.wait(10)
+        assert [entry.data for entry in got] == [b"b\n"]
+
+
+def test_following_from_a_moment_on(monitored: Any, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    monitored.run(f"echo a; {awaiting(go)}; echo b")
+    assert wait_for(lambda: monitored.output() == b"a\n")
+    since = time.time()
+    go.touch()
+    assert data(read_log(monitored.directory, follow=True, since=since)) == b"b\n"
+
+
 def test_many_followers_and_a_slow_one(monitored: Any) -> None:
     """None waits for another."""
     monitored.prepare("seq 30000", log=LogOptions("64K", 1000))

@@ -322,3 +322,39 @@ def test_starting_one_that_cannot_be(monkeypatch: pytest.MonkeyPatch, no_leaks: 
             Monitor.start()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+ORDINARY = """
+import os, tempfile
+from execdrivers import pidfd
+from execdrivers.monitor import Attachment, Monitor, read_exit, read_log
+directory = tempfile.mkdtemp()
+entry = os.open(directory, os.O_RDONLY)
+null = os.open(os.devnull, os.O_RDWR)
+(out, inside_out), (inside_in, stdin) = os.pipe(), os.pipe()
+monitor = Monitor.start()
+script = "read x; head -c 3000000 /dev/zero; echo $x; exit 3"
+child = monitor.spawn("/bin/sh", ["sh", "-c", script], [inside_in, inside_out, null], {"PATH": "/bin:/usr/bin"})
+monitor.keep(child.pid, child.pidfd, entry, stdin=stdin, stdout=out)
+for fd in (out, inside_out, inside_in, stdin):
+    os.close(fd)
+monitor.channels()
+with Attachment(directory) as slow, Attachment(directory) as attachment:
+    attachment.write(b"word\\n")
+    pidfd.wait(monitor.pidfd)
+    for each in (slow, attachment):
+        seen = sum(len(data) for _, data in each)
+        assert seen + each.skipped == 3_000_005 and each.exit.code == 3, (seen, each.skipped, each.exit)
+assert read_exit(directory).status == 3 << 8
+assert sum(len(one.data) for one in read_log(directory)) == 3_000_005
+for name in os.listdir(directory):
+    os.unlink(f"{directory}/{name}")
+os.rmdir(directory)
+print("fine")
+"""
+
+
+def test_an_ordinary_users(no_leaks: None, ordinary: tuple[str, ...]) -> None:
+    """Who is attached gets less room, and is told of the end all the same."""
+    done = subprocess.run([*ordinary, sys.executable, "-c", ORDINARY], capture_output=True, text=True, cwd="/")
+    assert done.stdout == "fine\n", done.stderr

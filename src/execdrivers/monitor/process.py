@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from execdrivers import pidfd
+from execdrivers import interrupts, pidfd
 from execdrivers.errors import LaunchError
 from execdrivers.launcher._launcher import ffi, lib
 from execdrivers.launcher.failures import clone_error, failed
@@ -48,6 +48,7 @@ class Monitor:
         self._lock = threading.Lock()
 
     @classmethod
+    @interrupts.deferring
     def start(cls) -> Monitor:
         """Start one, which is no child of ours. Raises `LaunchError`; nothing is left then."""
         control = theirs = image = null = -1
@@ -214,6 +215,10 @@ class Monitor:
             if memfd >= 0:
                 os.close(memfd)
         return result, Started(reply.pid, fd[0])
+
+    def __del__(self) -> None:
+        if getattr(self, "_control", -1) >= 0:
+            self.close()
 
     def __repr__(self) -> str:
         return f"<Monitor pid={self.pid}{'' if self._control >= 0 else ' closed'}>"

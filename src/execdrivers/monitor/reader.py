@@ -32,7 +32,7 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 class LogReader:
     """The entries of a log, those that are there and, to ``follow``, those to come: see `read_log`. A context manager.
 
-    `read` never waits; ``fileno()`` is readable (poll(2)) when it may have more, for loops of one's own.
+    `read` never waits: call it until it gives nothing; then ``fileno()`` is readable (poll(2)) when there may be more.
     """
 
     def __init__(
