@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import os
 import threading
 import time
@@ -231,18 +232,11 @@ class Engine:
     def delete(self, name: str, *, force: bool = False) -> None:
         """`Container.delete` by name; with ``force`` also of a record that makes no sense, whatever it was."""
         try:
-            container = self.get(name)
-        except StoreError:
-            if not force:
+            self.get(name).delete(force=force)
+        except StoreError as error:
+            if not force or error.errno != errno.EBADMSG:
                 raise
-            entry = self._store.open(name)
-            try:
-                with entry:
-                    entry.remove()
-            finally:
-                entry.close()
-        else:
-            container.delete(force=force)
+            self._store.discard(name)
 
     def recover(self) -> builtins.list[Container]:
         """Every container below the root, as after a crash: by name, each with its true state.
@@ -260,7 +254,7 @@ class Engine:
                 continue
             with self._lock:
                 ours = self._containers.get(record.id)
-            if ours is not None:
+            if ours is not None and not ours._gone:
                 found.append(ours)
                 continue
             try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import attrs
 
@@ -101,22 +101,57 @@ class Record:
                 pair = getattr(record, key)
                 if pair is not None:
                     pid, start = pair
-                    setattr(record, key, (int(pid), int(start)))
+                    setattr(record, key, (pid, start))
+            sound = all(check(getattr(record, key)) for key, check in _SOUND.items())
+            sound = sound and bool(record.driver or record.status == "creating")
         except (TypeError, ValueError):
-            raise ValueError("is damaged") from None
-        mappings = (
-            record.spec,
-            record.guarantees,
-            record.stdio,
-            record.handle or {},
-            record.exit or {},
-            record.stats or {},
-        )
-        texts = (record.id, record.driver, record.status)
-        if not all(isinstance(value, dict) for value in mappings) or not all(isinstance(text, str) for text in texts):
+            sound = False
+        if not sound:
             raise ValueError("is damaged")
         return record
 
+
+def _is_number(value: object, *kinds: type) -> bool:
+    return isinstance(value, kinds or (int,)) and not isinstance(value, bool)
+
+
+def _is_process(value: Any) -> bool:
+    return value is None or (all(map(_is_number, value)) and value[0] > 0)
+
+
+def _is_time(value: object) -> bool:
+    return value is None or _is_number(value, int, float)
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_spec(value: Any) -> bool:
+    args = value.get("args", []) if isinstance(value, dict) else None
+    return isinstance(args, list) and all(isinstance(word, str) for word in args)
+
+
+def _is_exit(value: Any) -> bool:
+    if value is None:
+        return True
+    exit = Exit.from_dict(value)
+    numbers = (exit.code, exit.signal, exit.oom_kills)
+    return all(number is None or _is_number(number) for number in numbers) and isinstance(exit.error, str)
+
+
+#: Field → whether a value, which may be anything, is what is meant by it.
+_SOUND: Mapping[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("id", "driver"), lambda value: isinstance(value, str)),
+    "status": lambda value: value in get_args(State),
+    "spec": _is_spec,
+    **dict.fromkeys(("process", "owner", "monitor"), _is_process),
+    **dict.fromkeys(("detached", "remove", "accounting"), lambda value: isinstance(value, bool)),
+    **dict.fromkeys(("handle", "stats"), lambda value: value is None or isinstance(value, dict)),
+    **dict.fromkeys(("guarantees", "stdio"), _is_mapping),
+    **dict.fromkeys(("created_at", "started_at", "finished_at"), _is_time),
+    "exit": _is_exit,
+}
 
 _FIELDS = tuple(item.name for item in attrs.fields(Record))
 

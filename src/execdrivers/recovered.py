@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
 from execdrivers.container import Container
@@ -14,6 +15,7 @@ from execdrivers.store import damaged
 
 if TYPE_CHECKING:
     from execdrivers.driver import Handle
+    from execdrivers.pump import Pump
     from execdrivers.record import Record, State
     from execdrivers.registry import Registry
     from execdrivers.store import Entry
@@ -108,14 +110,20 @@ class Recovered(Container):
             if self._handle is None:
                 self._settle()
                 driver = self._registry.get(self.driver)
-                try:
+                with self._sensible():
                     self._handle = driver.recover(self.id, self._record.handle or {}, self._entry.path)
-                except ExecDriverError:
-                    raise
-                except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-                    why = f"makes no sense to its driver ({type(error).__name__}: {error})"
-                    raise damaged(self.id, self._entry.path, why) from error
             return self._handle
+
+    @contextlib.contextmanager
+    def _sensible(self) -> Iterator[None]:
+        """Raises `StoreError` where the driver can make nothing of the state that it is said to have left."""
+        try:
+            yield
+        except ExecDriverError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            why = f"makes no sense to its driver ({type(error).__name__}: {error})"
+            raise damaged(self.id, f"{self._entry.path}/state.json", why) from error
 
     def _settle(self) -> None:
         self._await_maker("try again in a moment; when its maker has crashed: delete()")
@@ -146,6 +154,10 @@ class Recovered(Container):
 
     def _pump(self, deadline: float | None, *, once: bool) -> bool:
         return self.exit is not None or super()._pump(deadline, once=once)
+
+    def _conclude(self, pump: Pump) -> None:
+        with self._sensible():
+            super()._conclude(pump)
 
     def _finish(self, exit: Exit) -> None:
         if self._record.owned:
@@ -188,7 +200,8 @@ class Recovered(Container):
                 self._deleted = True
                 self._let_go()
             else:
-                super()._discard()
+                with self._sensible():
+                    super()._discard()
 
     def _drop(self) -> None:
         self._release()

@@ -22,7 +22,9 @@ __all__ = ["Entry", "Store", "damaged", "default_root"]
 
 _FILE = "state.json"
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+#: Of what should be a file, and may be a pipe that nobody writes to.
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _ELSEWHERE = "choose another root: Engine(root=…), or --root on the command line"
 
@@ -57,6 +59,8 @@ def _failed(action: str, path: str, error: OSError) -> StoreError:
 def damaged(id: str, path: str, why: str) -> StoreError:
     """The error that a record makes no sense, at that path."""
     remedy = f"remove it: execdrivers rm --force {id}"
+    if "newer version" in why:
+        remedy = f"use that version of execdrivers, or {remedy}"
     return StoreError(f"the record of container {id!r} {why}: {path}", errno=errno.EBADMSG, path=path, remedy=remedy)
 
 
@@ -70,6 +74,7 @@ class Entry:
         self.path = path
         self._locked = False
         self._depth = 0
+        self._fd = -1
         self._fd = os.open(path, _DIRECTORY)
         status = os.fstat(self._fd)
         # As long as the descriptor is open nothing else can get this inode number.
@@ -132,17 +137,27 @@ class Entry:
         """
         path = f"{self.path}/{_FILE}"
         try:
-            fd = os.open(_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._fd)
+            self._check_owner(self._fd)
+            fd = os.open(_FILE, _READ, dir_fd=self._fd)
         except FileNotFoundError:
             if self.gone:
                 raise _not_found(self.id) from None
             return Record(id=self.id)
+        except StoreError:
+            raise
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise damaged(self.id, path, "is a symbolic link") from error
             raise _failed("read", path, error) from error
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise damaged(self.id, path, "is no file")
+            self._check_owner(fd)
             parts = []
             while part := os.read(fd, 1 << 20):
                 parts.append(part)
+        except StoreError:
+            raise
         except OSError as error:
             raise _failed("read", path, error) from error
         finally:
@@ -154,6 +169,12 @@ class Entry:
         if record.id != self.id:
             raise damaged(self.id, path, f"is that of {record.id!r}")
         return record
+
+    def _check_owner(self, fd: int) -> None:
+        """What another user has written may name any process or cgroup as ours to kill."""
+        owner = os.fstat(fd).st_uid
+        if owner not in (os.geteuid(), 0):
+            raise damaged(self.id, f"{self.path}/{_FILE}", f"belongs to uid {owner}, who could put anything there")
 
     def write(self, record: Record) -> None:
         """Put the record in place; call it locked. Raises `StoreError`; the record before then stands."""
@@ -182,7 +203,7 @@ class Entry:
                 pass
             os.rmdir(self.path)
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR):
                 raise _failed("remove", self.path, error) from error
             _remove_tree(self.path)
 
@@ -273,10 +294,28 @@ class Store:
         path = f"{self.root}/{id}"
         try:
             return Entry(id, path)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             raise _not_found(id) from None
+        except NotADirectoryError as error:
+            raise damaged(id, f"{path}/{_FILE}", "is in no directory") from error
         except OSError as error:
             raise _failed("open", path, error) from error
+
+    def discard(self, id: str) -> None:
+        """Remove what goes by that id, though it makes no sense. Raises `ContainerNotFound`, `StoreError`."""
+        try:
+            entry = self.open(id)
+        except StoreError:
+            path = f"{self.root}/{id}"
+            try:
+                return os.unlink(path)
+            except OSError as error:
+                raise _failed("remove", path, error) from error
+        try:
+            with entry:
+                entry.remove()
+        finally:
+            entry.close()
 
     def list(self) -> Iterator[Record | StoreError]:
         """Each record by id, a `StoreError` in place of one that makes no sense; what vanishes meanwhile is skipped."""

@@ -156,7 +156,7 @@ class ChrootHandle(Handle):
         """Process groups of the session that have a living process."""
         groups: set[int] = set()
         # A pid in use by another process proves that nobody is left in the session of that number.
-        if self.session is None or pidfd.start_time(self.session) not in (None, self.start_time):
+        if not self.session or pidfd.start_time(self.session) not in (None, self.start_time):
             return groups
         for name in filter(str.isdigit, os.listdir("/proc")):
             try:

@@ -181,7 +181,7 @@ class OciDriver(Driver):
 
     def recover(self, id: str, state: Mapping[str, Any], directory: str) -> OciHandle:
         container = Container.from_dict(state)
-        if container.pid is None:
+        if container.pid is None and container.cgroup:
             # Without their inodes, as another's may have the name by now, they are removed only if they are empty.
             left = [attrs.evolve(cgroup, inode=0) for cgroup in cgroups.find(container.cgroup, self.layout)]
             container = attrs.evolve(container, cgroups=tuple(left))

@@ -1,0 +1,150 @@
+"""Pids that a container's record names are other processes' by now: those are never taken for it, nor touched."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from execdrivers import DEVNULL, Container, Engine, ExecDriverError, InvalidState
+from execdrivers.testing import host
+
+from .strangers import Stranger
+
+pytestmark = pytest.mark.needs("root", "busybox")
+
+
+def recorded(value: Any) -> Iterator[int]:
+    """All that a record names as a process: pairs of pid and start time, and pids by that name."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in ("process", "owner", "monitor", "reaper") and isinstance(inner, list):
+                yield inner[0]
+            elif key in ("pid", "monitor", "session") and isinstance(inner, int):
+                yield inner
+            else:
+                yield from recorded(inner)
+
+
+@pytest.fixture
+def taken() -> Iterator[Callable[[str], list[Stranger]]]:
+    """The record in that file → strangers with all its pids, whose processes have ended."""
+    strangers: list[Stranger] = []
+
+    def take(path: str) -> list[Stranger]:
+        pids = sorted(set(recorded(json.loads(Path(path).read_bytes()))))
+        for pid in pids:
+            host.until(lambda pid=pid: not os.path.exists(f"/proc/{pid}"), f"{pid} is gone")  # type: ignore[misc]
+            strangers.append(Stranger(pid))
+        return strangers
+
+    yield take
+    for stranger in strangers:
+        stranger.end()
+
+
+def abandoned(driver: str, spec: Any, root: str, *, let_go: bool) -> str:
+    """A container whose maker was killed, and with it whatever the maker left; the path of its record."""
+    pids: list[int] = []
+
+    def make() -> object:
+        engine = Engine(root)
+        container = engine.create(spec(), driver=driver, name="web", stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
+        container.start()
+        if let_go:
+            container.detach()
+        Path(root).parent.joinpath("kept").write_bytes(Path(root, "web", "state.json").read_bytes())
+        return container
+
+    host.in_child(make, killed=True)
+    path = Path(root).parent / "kept"
+    pids += recorded(json.loads(path.read_bytes()))
+    if let_go:
+        with Engine(root) as engine:
+            engine.get("web").kill()
+            engine.get("web").wait(20)
+            engine.delete("web", force=True)
+    else:
+        host.until(lambda: not os.path.exists(f"{root}/web"), "its guard has removed it")
+    # The record comes back, as of a time before the end: nobody was there to tell.
+    Path(root, "web").mkdir(mode=0o700)
+    Path(root, "web", "state.json").write_bytes(path.read_bytes())
+    return f"{root}/web/state.json"
+
+
+@pytest.mark.parametrize("let_go", [True, False], ids=["let go", "with its maker's pid"])
+def test_nobody_else_is_taken_for_it(
+    driver: str, spec: Any, engine: Engine, root: str, probes: Any, taken: Callable[[str], list[Stranger]], let_go: bool
+) -> None:
+    features = probes[driver].features
+    strangers = taken(abandoned(driver, spec, root, let_go=let_go))
+    assert strangers
+    (summary,) = engine.list()
+    assert (summary.state, summary.pid, summary.owner) == ("stopped", None, None)
+    container = engine.get("web")
+    assert container.state == "stopped" and container.pid is None
+    attempts: list[Callable[[], object]] = [lambda: container.signal("TERM"), lambda: container.signal("KILL")]
+    if "exec" in features:
+        attempts.append(lambda: container.exec(["true"], stdin=DEVNULL))
+    if "pause" in features:
+        attempts += [container.pause, container.resume]
+    if "update" in features and "cgroup.memory" in features:
+        attempts.append(lambda: container.update(memory="64M"))
+    for attempt in attempts:
+        with pytest.raises(InvalidState):
+            attempt()
+    container.kill()
+    if "pids" in features:
+        with contextlib.suppress(ExecDriverError):
+            assert not set(container.pids()) & {stranger.pid for stranger in strangers}
+    assert container.wait(5).reason == "unknown"
+    assert all(stranger.untouched() for stranger in strangers)
+    engine.gc()
+    assert all(stranger.untouched() for stranger in strangers)
+    engine.delete("web", force=True) if os.path.exists(f"{root}/web") else None
+    assert all(stranger.untouched() for stranger in strangers)
+
+
+def test_gc_takes_nobody_else_for_its_maker(
+    driver: str, spec: Any, engine: Engine, root: str, taken: Callable[[str], list[Stranger]]
+) -> None:
+    """Its maker's pid is another's: it is as abandoned as ever, and collected."""
+    strangers = taken(abandoned(driver, spec, root, let_go=False))
+    assert [garbage.id for garbage in engine.gc()] == ["web"]
+    assert engine.list() == []
+    assert all(stranger.untouched() for stranger in strangers)
+
+
+def test_recover_takes_nobody_else_for_it(
+    driver: str, spec: Any, engine: Engine, root: str, taken: Callable[[str], list[Stranger]]
+) -> None:
+    strangers = taken(abandoned(driver, spec, root, let_go=True))
+    (container,) = engine.recover()
+    assert container.state == "stopped" and container.exit is not None and container.exit.reason == "unknown"
+    container.delete()
+    assert all(stranger.untouched() for stranger in strangers)
+
+
+def test_a_held_container_is_its_process_whoever_has_the_pid(driver: str, make: Callable[..., Container]) -> None:
+    """Its maker holds it by pidfd: when it has ended, a stranger with its pid is none of its business."""
+    container = make(driver)
+    pid = container.pid
+    assert pid is not None
+    container.kill()
+    container.wait(20)
+    host.until(lambda: not os.path.exists(f"/proc/{pid}"), "it is gone")
+    stranger = Stranger(pid)
+    try:
+        with pytest.raises(InvalidState):
+            container.signal("KILL")
+        container.kill()
+        assert container.state == "stopped" and container.pid is None
+        container.delete(force=True)
+        assert stranger.untouched()
+    finally:
+        stranger.end()
