@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from glob import glob
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -94,7 +95,7 @@ class Callers:
                 engine.delete(each.name, force=True)
         if orphans := _reap(5):
             finding = f"processes live on: {orphans}"
-        left = self._laboratory.left(before) + (os.listdir(self._root) if self._root.exists() else [])
+        left = self._laboratory.left(before) + glob("*", root_dir=self._root)
         return Fault(plan, call, 0, "SIGKILL", step, "; ".join([*filter(None, [finding]), *left]))
 
     # --- failing
@@ -173,7 +174,7 @@ class Callers:
             finding = f"descriptors left: {outcome['descriptors']}"
         if orphans := _reap(5):
             finding = f"processes live on: {orphans}"
-        left = self._laboratory.left(before) + (os.listdir(self._root) if self._root.exists() else [])
+        left = self._laboratory.left(before) + glob("*", root_dir=self._root)
         step = "" if outcome is None else outcome["step"]
         return Fault(plan, call, at, error, step or "(none)", "; ".join([*filter(None, [finding]), *left]))
 

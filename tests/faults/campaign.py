@@ -54,6 +54,8 @@ class Laboratory:
         self.rootfs, self.scratch = rootfs, scratch
         self.engine = Engine(root=scratch / "state")
         self._namespaces = {os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")}
+        # Our guard lives as long as we do, and is not to come to us.
+        self.engine.run(["true"], driver="native", rootfs=rootfs)
         # What is left behind comes to us then, and cannot be mistaken for another program's.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._sound = {}
