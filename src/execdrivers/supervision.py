@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -74,6 +74,8 @@ class Supervised(Process):
             registry, os.path.dirname(entry.path), record.id, record.driver, transient=transient
         )
         self._timed_out = False
+        #: Of its last sample, for the record.
+        self._used: Mapping[str, Any] | None = None
         self._freed = False
         self._deleted = False
         #: What the journal has of its beginning and its end.
@@ -252,7 +254,7 @@ class Supervised(Process):
             logging.getLogger("execdrivers").warning("container %r: no stats at the end: %s", self.id, error)
         else:
             if found.cpu.source == found.memory.source == "cgroup":  # its processes tell of nothing any more
-                self._record.stats = found.to_dict()
+                self._used = found.to_dict()
 
     def _final_stats(self) -> Stats | None:
         """What it used in all, where that was asked for; None before the end."""
@@ -282,6 +284,7 @@ class Supervised(Process):
     def _finish(self, exit: Exit) -> None:
         """Called with the lock, once."""
         self._exit = exit
+        self._record.stats = self._used
         self._record.status = "stopped"
         self._record.exit = exit.to_dict()
         self._record.finished_at = time.time()

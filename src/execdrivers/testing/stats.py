@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from execdrivers import PIPE, ContainerTimeout, InvalidState, Stats, cpu_percent
+from execdrivers import DEVNULL, PIPE, ContainerTimeout, InvalidState, Stats, cpu_percent
 from execdrivers.container import Container
 from execdrivers.testing import host
 from execdrivers.testing.gates import needs
@@ -295,6 +295,28 @@ class TestStats(Kit):
         if found is not None:
             with self.new_engine() as other:
                 assert other.get(self.id).stats() == found
+
+    @needs("stats", "recover")
+    def test_in_all_when_its_maker_is_gone(self) -> None:
+        """Another program sees the end of one that was let go of, and counts."""
+
+        def make() -> object:
+            engine = self.new_engine()
+            container = engine.create(
+                self.spec("burn 0.2", "sleep"), driver=self.name, name=self.id,
+                stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, accounting=True,
+            )  # fmt: skip
+            container.start()
+            container.detach()
+            return engine, container
+
+        host.in_child(make, killed=True)
+        container = self.engine.get(self.id)
+        self.orphans.append(container)
+        host.until(lambda: container.stats().cpu.usage > 0.15e9, "it has computed")
+        container.kill()
+        container.wait(TIMEOUT)
+        self._assert_counted(container.stats() if self._counts(container) else None, processor=0.15)
 
     def test_without_accounting_there_is_none(self) -> None:
         assert self.run("exit 0").stats is None
