@@ -270,6 +270,25 @@ class DoesNotAccount(NativeDriver):
         return super().create(attrs.evolve(request, accounting=False))
 
 
+@caught_by("TestEvents::test_out_of_memory_while_it_runs")
+class TellsOfMoreKillsThanThereWere(NativeDriver):
+    def create(self, request: CreateRequest) -> Any:
+        handle = super().create(request)
+        true_notices = handle.notices
+
+        def notices() -> Any:
+            told = list(true_notices())
+            for each in told:
+                if each.count_fd >= 0:
+                    os.dup2(fd := os.memfd_create("counts"), each.count_fd)
+                    os.write(fd, b"oom_kill 7\n")
+                    os.close(fd)
+            return told
+
+        handle.notices = notices
+        return handle
+
+
 @caught_by("TestSignals::test_all_processes_get_it_once[own]")
 class ListsTheFirstAlone(NativeDriver):
     def create(self, request: CreateRequest) -> Any:
