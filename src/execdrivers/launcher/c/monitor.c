@@ -14,6 +14,7 @@
 #include <linux/prctl.h>
 #include <linux/sched.h>
 #include <linux/signalfd.h>
+#include <linux/time.h>
 #include <linux/wait.h>
 
 #include "message.h"
@@ -66,8 +67,10 @@ static void serve(struct monitor *m, const struct pollfd *polled)
         if (m->released)
             reap_children(m);
     }
-    if (polled[FIRST].revents)
+    if (polled[FIRST].revents) {
         m->ended = 1;
+        sys2(__NR_clock_gettime, CLOCK_REALTIME, &m->end);
+    }
     for (int i = 0; i < OUTPUTS; i++)
         if (polled[OUTPUT + i].revents)
             move_output(m, i);

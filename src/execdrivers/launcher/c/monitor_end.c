@@ -5,7 +5,6 @@
 #include <asm/siginfo.h>
 #include <asm/signal.h>
 #include <linux/fcntl.h>
-#include <linux/time.h>
 #include <linux/wait.h>
 
 #include "text.h"
@@ -113,12 +112,10 @@ int prepare_exit(struct monitor *m)
 static void leave_word(struct monitor *m, int64_t oom_kills)
 {
     char text[EXIT_ROOM];
-    struct __kernel_timespec now;
-    sys2(__NR_clock_gettime, CLOCK_REALTIME, &now);
     char *at = put_text(text, "{\"status\":");
     at = m->known ? put_number(at, (uint64_t)m->status) : put_text(at, "null");
     at = put_text(at, ",\"time\":");
-    at = put_seconds(at, now.tv_sec, now.tv_nsec);
+    at = put_seconds(at, m->end.tv_sec, m->end.tv_nsec);
     at = put_text(at, ",\"oom_kills\":");
     at = oom_kills < 0 ? put_text(at, "null") : put_number(at, (uint64_t)oom_kills);
     at = put_text(at, ",\"log_lost\":");

@@ -49,6 +49,7 @@ struct monitor {
     int kept, released;    /* KEEP came; and the command runs, or the maker is gone */
     int first, first_pid;  /* first process: its pidfd */
     int ended, known, status;
+    struct __kernel_timespec end; /* when that was seen */
     int directory, exit_file, keep_body;
     int outputs[OUTPUTS], terminal, slave;
     int input, input_ends;
