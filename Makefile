@@ -4,7 +4,7 @@ PY := .venv/bin/python
 # What depends on the kernel at hand; the rest is the same everywhere.
 VM_TESTS := tests/launcher tests/native tests/conformance/test_native.py
 
-.PHONY: help run test test-vm lint types bench matrix compare fuzz faults setup clean
+.PHONY: help run test test-vm lint types bench matrix compare fuzz faults soak setup clean
 
 help:
 	@echo "make run    run a contained process and show what it sees, next to the host"
@@ -16,6 +16,7 @@ help:
 	@echo "make compare the table in docs/security.md: what is in reach beside docker, podman and bubblewrap (as root)"
 	@echo "make fuzz   libFuzzer on the launcher, ten minutes unless FUZZ_SECONDS says otherwise"
 	@echo "make faults docs/faults.md: the launcher's system calls and its caller's fail in turn (as root)"
+	@echo "make soak   docs/soak.md: four programs on one store, killed at random, half an hour unless SOAK_MINUTES says otherwise"
 	@echo "make bench  launch times and how they depend on the caller's memory"
 	@echo "make clean  remove .venv and everything built"
 
@@ -54,6 +55,10 @@ fuzz:
 faults:
 	@tools/setup test
 	@$(PY) -m tests.faults
+
+soak:
+	@tools/setup test
+	@$(PY) -m tests.soak
 
 bench: setup
 	@$(PY) -m benchmarks $(ARGS)

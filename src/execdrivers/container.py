@@ -286,11 +286,18 @@ class Container(Supervised):
         """
         self._require({"pause": "pause"})
         with self._operating("be paused") as handle:
-            handle.pause()
-            if handle.pid is not None and pidfd.is_ending(handle.pid):
-                handle.resume()  # frozen, cgroup v1 would hold it for good
-                raise InvalidState(f"container {self.id!r} is ending and cannot be paused", remedy="wait()")
-            told = self._changed("paused", "paused")
+            # The record tells of the pause, should this program not live to tell what came of it.
+            self._changed("paused")
+            try:
+                handle.pause()
+                if handle.pid is not None and pidfd.is_ending(handle.pid):
+                    handle.resume()  # frozen, cgroup v1 would hold it for good
+                    raise InvalidState(f"container {self.id!r} is ending and cannot be paused", remedy="wait()")
+                told = self._changed("paused", "paused")
+            except BaseException:
+                with contextlib.suppress(StoreError):
+                    self._changed("running")
+                raise
         self._announcer.tell(told)
 
     @interrupts.deferring

@@ -266,9 +266,17 @@ class Worker:
         container = self.settle(page)
         (state,) = page.model.states
         choices: dict[str, int] = getattr(self, f"when_{state}")(page.model)
+        if page.in_flight == "update" and state in ("running", "paused"):
+            choices = {"update": 1}  # it may have come into force and not into the record
         operation = self.chance.choices(list(choices), list(choices.values()))[0]
         action = getattr(self, operation.replace(" ", "_"))
-        action(page) if container is None else action(page, container)
+        try:
+            action(page) if container is None else action(page, container)
+        except Exception:
+            time.sleep(0.5)  # as in `settle`
+            if not page.model.orphaned:
+                raise
+            operation += ", interrupted"  # its maker was killed meanwhile, and it with him
         page.end(operation, page.model)
         self._counts.write(f"{page.model.driver} {operation}\n")
 
