@@ -269,13 +269,14 @@ class Container(Supervised):
             with self._operating("take another process") as container:
                 request = ExecRequest(id=os.urandom(6).hex(), spec=spec, stdio=wiring.stdio, directory=self._entry.path)
                 handle = container.exec(request)
+                told = self._announcer.note("exec_started", exec=request.id, args=spec.args, pid=handle.pid)
         except BaseException:
             wiring.close()
             raise
         wiring.close_child()
         process = ExecProcess(request.id, self.id, spec.args, handle, wiring, self._announcer)
         process._attach_terminal(handle, spec.console_size)
-        self._announcer.emit("exec_started", exec=process.id, args=spec.args, pid=handle.pid)
+        self._announcer.tell(told)
         return process
 
     @interrupts.deferring
@@ -305,8 +306,9 @@ class Container(Supervised):
         """Let it go on. Raises as `pause` does; no error when it is not paused."""
         self._require({"pause": "resume"})
         with self._operating("be resumed", paused=True) as handle:
+            paused = self._record.status == "paused"
             handle.resume()
-            told = self._changed("running", "resumed")
+            told = self._changed("running", "resumed" if paused else None)
         self._announcer.tell(told)
 
     @interrupts.deferring
