@@ -54,6 +54,9 @@ if TYPE_CHECKING:
     from execdrivers.exit import Exit as Exit
     from execdrivers.garbage import Garbage as Garbage
     from execdrivers.hookspecs import hookimpl as hookimpl
+    from execdrivers.monitor.attachment import Attachment as Attachment
+    from execdrivers.monitor.log import LogEntry as LogEntry
+    from execdrivers.monitor.log import LogOptions as LogOptions
     from execdrivers.process import ExecProcess as ExecProcess
     from execdrivers.registry import Registry as Registry
     from execdrivers.spec import Capabilities as Capabilities
@@ -90,6 +93,8 @@ _HOME = {
         "exit": "Exit",
         "garbage": "Garbage",
         "hookspecs": "hookimpl",
+        "monitor.attachment": "Attachment",
+        "monitor.log": "LogEntry LogOptions",
         "process": "ExecProcess",
         "registry": "Registry",
         "spec": "Capabilities ContainerSpec Device Hook Hooks IdMapping Landlock Mount Resources Rlimit",

@@ -10,9 +10,34 @@ attached, ended.py the exit. docs/detached.md tells what happens when which of t
 
 from __future__ import annotations
 
-from execdrivers.monitor.attachment import Attachment
-from execdrivers.monitor.ended import Ended, read_exit
-from execdrivers.monitor.log import LogEntry, LogOptions, read_log
-from execdrivers.monitor.process import Monitor, Watch
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from execdrivers.monitor.attachment import Attachment
+    from execdrivers.monitor.ended import Ended, read_exit
+    from execdrivers.monitor.log import LogEntry, LogOptions, read_log
+    from execdrivers.monitor.process import Monitor, Watch
 
 __all__ = ["Attachment", "Ended", "LogEntry", "LogOptions", "Monitor", "Watch", "read_exit", "read_log"]
+
+#: Public name → module that defines it. Who reads an exit need not load what starts a monitor.
+_HOME = {
+    "Attachment": "attachment",
+    "Ended": "ended",
+    "LogEntry": "log",
+    "LogOptions": "log",
+    "Monitor": "process",
+    "Watch": "process",
+    "read_exit": "ended",
+    "read_log": "log",
+}
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module = _HOME[name]
+    except KeyError:
+        raise AttributeError(f"module 'execdrivers.monitor' has no attribute {name!r}") from None
+    from importlib import import_module
+
+    return getattr(import_module(f"execdrivers.monitor.{module}"), name)
