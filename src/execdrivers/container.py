@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from execdrivers.driver import Handle
     from execdrivers.events import Event, EventType
+    from execdrivers.monitor import Attachment, LogEntry
     from execdrivers.spec import Capabilities, ContainerSpec, Resources
     from execdrivers.stats import Stats
 
@@ -90,6 +91,11 @@ class Container(Supervised):
         return handle.pid if handle is not None and self._exit is None and not self._deleted else None
 
     @property
+    def detached(self) -> bool:
+        """Whether it was created so, and outlives its maker once it is started."""
+        return self._record.detached
+
+    @property
     def exit(self) -> Exit | None:
         """How it ended; None before, or before that was noticed (`poll`, `wait`)."""
         return self._exit
@@ -100,9 +106,7 @@ class Container(Supervised):
     def start(self) -> None:
         """Execute the command. When that fails the container is deleted and the driver's `LaunchError` raised."""
         with self._lock:
-            if self._record.status != "created" or self._deleted:
-                message = f"container {self.id!r} is {self._describe()} and cannot be started"
-                raise InvalidState(message, remedy="a container starts once: create another")
+            self._require_created()
             handle = self._hold()
             try:
                 self._wiring.push_early()
@@ -118,11 +122,20 @@ class Container(Supervised):
                 else:
                     started = self._announcer.note("started", pid=handle.pid)
             except BaseException as error:
-                unforeseen = Exit(reason="launch-failed", code=LaunchError.exit_code, error=str(error))
-                self._exit = error.exit if isinstance(error, LaunchError) else unforeseen
-                self._discard()
+                self._fail(error)
                 raise
         self._announcer.tell(started)
+
+    def _require_created(self) -> None:
+        if self._record.status != "created" or self._deleted:
+            message = f"container {self.id!r} is {self._describe()} and cannot be started"
+            raise InvalidState(message, remedy="a container starts once: create another")
+
+    def _fail(self, error: BaseException) -> None:
+        """It could not be started: nothing of it remains."""
+        unforeseen = Exit(reason="launch-failed", code=LaunchError.exit_code, error=str(error))
+        self._exit = error.exit if isinstance(error, LaunchError) else unforeseen
+        self._discard()
 
     def signal(self, number: int | str, *, all: bool = False) -> None:
         """Send a signal (``15``, ``"SIGTERM"``) to the first process, or to ``all``.
@@ -174,6 +187,42 @@ class Container(Supervised):
                     raise
             finally:
                 self._changed("running")
+
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        since: float | None = None,
+        until: float | None = None,
+        tail: int | None = None,
+        stdout: bool = True,
+        stderr: bool = True,
+    ) -> Iterator[LogEntry]:
+        """What a detached container has written, as its monitor has logged it.
+
+        ``since`` and ``until`` (seconds since the epoch) leave out entries by their time, ``tail`` all but so many
+        lines at the end. ``follow`` waits for more, until the container has ended or is gone, or ``until`` is past.
+        Raises `InvalidState` for a container that is not detached, whose output goes to its maker; `StoreError`.
+        """
+        raise self._not_detached("has no log")
+
+    def attach(self) -> Attachment:
+        """Connect to the stdio of a detached container: see `execdrivers.monitor.Attachment`.
+
+        Raises `InvalidState` when it has ended, or for a container that is not detached; `OperationError` when too many
+        are attached.
+        """
+        raise self._not_detached("cannot be attached to")
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Set the size of its terminal, in characters. Raises `InvalidState` when there is none, or none any more."""
+        if self._terminal is None:
+            raise InvalidState(f"container {self.id!r} has no terminal that this program could resize")
+        self._terminal.resize(rows, columns)
+
+    def _not_detached(self, what: str) -> InvalidState:
+        message = f"container {self.id!r} is not detached and {what}"
+        return InvalidState(message, remedy="create it with detach=True")
 
     def stop(self, timeout: float | None = 10, *, signal: int | str | None = None) -> Exit:
         """Ask it to end by a signal (the spec's ``stop_signal``, or SIGTERM), and kill it after ``timeout`` seconds.

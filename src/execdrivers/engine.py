@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from execdrivers.eventstream import EventStream
     from execdrivers.garbage import Garbage
+    from execdrivers.monitor import LogOptions
     from execdrivers.spec import SpecFields
 
     class RunOptions(SpecFields, total=False):
@@ -172,17 +173,37 @@ class Engine:
         stdin: Input = None,
         stdout: Output = None,
         stderr: Output = None,
+        detach: bool = False,
+        log: LogOptions | None = None,
+        remove: bool = False,
         accounting: bool = False,
     ) -> Container:
         """Make a container, up to but not including the execution of its command.
 
         stdin, stdout and stderr are as for `run`; with ``PIPE`` the container has file objects of these names. With
         ``accounting`` `Container.stats` counts from its birth, whatever is limited, and tells of all after its end.
+
+        ``detach``: once started it outlives this program, its engine and its ``with`` block. A monitor logs its output,
+        as much of it as ``log`` says (`Container.logs`), and keeps its exit; any program may wait for it. With
+        ``stdin=PIPE`` its input stays open, for `Container.attach`; without, it is empty. Files and DEVNULL are as for
+        `run`. ``remove``: its record goes, too, when it has ended.
+
         Raises `VetoError` and whatever else a policy plugin raises, `UnknownDriver`, `DriverUnavailable`,
         `UnsupportedFeature`, `ContainerExists`, `StoreError`, `LaunchError`; nothing is left behind then.
         """
         return interrupts.whole(
-            lambda: self._create(spec, driver, name, stdin, stdout, stderr, accounting=accounting),
+            lambda: self._create(
+                spec,
+                driver,
+                name,
+                stdin,
+                stdout,
+                stderr,
+                detach=detach,
+                log=log,
+                remove=remove,
+                accounting=accounting,
+            ),
             lambda container: container.delete(force=True),
         )
 
@@ -318,80 +339,87 @@ class Engine:
         *,
         transient: bool = False,
         keep: bool = False,
+        detach: bool = False,
+        log: LogOptions | None = None,
+        remove: bool = False,
         accounting: bool = False,
     ) -> Container:
         if self._closed:
             raise InvalidState("the engine is closed", remedy="make another Engine")
         if not isinstance(spec, ContainerSpec):
             raise SpecError("spec", spec, "is not a ContainerSpec", "use ContainerSpec(args, …), or run(args, …)")
+        if not detach and (log is not None or remove):
+            field, given = ("remove", remove) if log is None else ("log", log)
+            raise SpecError(field, given, "is for detached containers", "add detach=True, or leave it out")
         registry = self.registry
         spec = registry.amend(spec, driver)
-        chosen = registry.choose(driver, spec)
+        chosen = registry.choose(driver, spec, also={"detach": "detach"} if detach else None)
         if accounting:
             registry.require(chosen.name, {"stats": "accounting"})
-        wiring = connect(stdin, stdout, stderr, tty=spec.tty)
-        held = None
+        if detach:
+            from execdrivers.detached import Detached, Standby, connect_detached
+
+            wiring = connect_detached(stdin, stdout, stderr, tty=spec.tty)
+        else:
+            wiring = connect(stdin, stdout, stderr, tty=spec.tty)
+        standby = entry = held = handle = None
         try:
             held = guard.hold(self.root)
             entry = self._store.reserve(name)
-        except BaseException:
-            if held is not None:
-                held.release()
-            wiring.close()
-            raise
-        handle = None
-        try:
+            record = Record(id=entry.id, driver=chosen.name, owner=own_process(), detached=detach, remove=remove)
+            if detach:
+                standby = Standby.start(log)
+                record.monitor = standby.identity
 
             def intend(state: Mapping[str, Any]) -> None:
-                entry.write(Record(id=entry.id, driver=chosen.name, owner=own_process(), handle=state))
+                record.handle = state
+                entry.write(record)
 
             request = CreateRequest(
                 id=entry.id,
                 spec=spec,
                 stdio=wiring.stdio,
                 directory=entry.path,
-                accounting=accounting,
+                # Who looks at it later must find all that it has used.
+                accounting=accounting or detach,
                 intend=intend,
+                spawner=None if standby is None else standby.monitor,
             )
             handle = chosen.create(request)
             created = time.time()
-            record = Record(
-                id=entry.id,
-                driver=chosen.name,
-                spec=spec.to_dict(),
-                status="created",
-                process=identity(handle.pid),
-                owner=own_process(),
-                handle=handle.state(),
-                created_at=created,
-                started_at=created if transient else None,
-                guarantees=handle.guarantees(),
-                stdio=wiring.kinds,
-                accounting=accounting,
-            )
+            record.spec = spec.to_dict()
+            record.status = "created"
+            record.process = identity(handle.pid)
+            record.handle = handle.state()
+            record.created_at = created
+            record.started_at = created if transient else None
+            record.guarantees = handle.guarantees()
+            record.stdio = wiring.kinds
+            record.accounting = request.accounting
         except BaseException:
             # The id is locked all the while, and free again only when all is gone.
             try:
+                if standby is not None:
+                    standby.monitor.abort()
                 if handle is not None:
                     handle.delete()
-                entry.remove()
-                held.release()
+                if entry is not None:
+                    entry.remove()
+                if held is not None:
+                    held.release()
             finally:
-                entry.close()
+                if entry is not None:
+                    entry.close()
                 wiring.close()
             raise
-        container = Container(
-            registry,
-            entry,
-            record,
-            spec=spec,
-            handle=handle,
-            wiring=wiring,
-            transient=transient,
-            keep=keep,
-            held=held,
-            forget=self._forget,
-        )
+        options: dict[str, Any] = {
+            "spec": spec, "handle": handle, "wiring": wiring, "held": held, "forget": self._forget,
+        }  # fmt: skip
+        container: Container
+        if standby is not None:
+            container = Detached(registry, entry, record, standby=standby, **options)
+        else:
+            container = Container(registry, entry, record, transient=transient, keep=keep, **options)
         container._created()
         with self._lock:
             self._containers[container.id] = container

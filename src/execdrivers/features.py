@@ -116,6 +116,7 @@ FEATURES: Mapping[str, str] = {
     "stats": "report use of resources",
     "pids": "list the container's processes",
     "events": "tell of memory that runs out or short while the container runs",
+    "detach": "outlive the program that made it, its output and exit kept",
     "recover": "take hold of a container again after a crash of the program that made it",
     "signal": "send signals to the first process",
     "kill-all": "every process dies with the container",

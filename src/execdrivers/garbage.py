@@ -48,7 +48,12 @@ def recovered(store: Store, registry: Registry, id: str) -> Recovered:
 
     entry = store.open(id)
     try:
-        return Recovered(registry, entry, entry.read())
+        record = entry.read()
+        if record.detached:
+            from execdrivers.detached import Detached
+
+            return Detached(registry, entry, record)
+        return Recovered(registry, entry, record)
     except BaseException:
         entry.close()
         raise

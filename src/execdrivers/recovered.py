@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from execdrivers.container import Container
 from execdrivers.errors import ContainerNotFound, ExecDriverError, InvalidState
@@ -32,8 +32,8 @@ class Recovered(Container):
 
     _shared = True
 
-    def __init__(self, registry: Registry, entry: Entry, record: Record) -> None:
-        super().__init__(registry, entry, record)
+    def __init__(self, registry: Registry, entry: Entry, record: Record, **options: Any) -> None:
+        super().__init__(registry, entry, record, **options)
         self._begin_told = True
         self._note(record)
 

@@ -105,8 +105,11 @@ class Registry:
 
     # --- choice
 
-    def choose(self, name: str, spec: ContainerSpec, *, to_run: bool = True) -> Driver:
-        """The driver for a spec: the one named, or, by ``auto``, the strongest that enforces all it asks for.
+    def choose(
+        self, name: str, spec: ContainerSpec, *, to_run: bool = True, also: Mapping[str, str] | None = None
+    ) -> Driver:
+        """The driver for a spec: the one named, or, by ``auto``, the strongest that enforces all it asks for, and what
+        is asked for ``also`` (feature → what asks for it).
 
         Not ``to_run``: one that cannot run here, or has a feature that only this host or user lacks, will do.
         Raises `UnknownDriver`, `PluginError`, `DriverUnavailable`, `UnsupportedFeature`, and `SpecError` for options
@@ -114,7 +117,7 @@ class Registry:
         """
         from execdrivers.features import required
 
-        asked = required(spec)
+        asked = required(spec) if also is None else {**required(spec), **also}
         driver = self._choose_auto(asked, to_run) if name == "auto" else self._choose_named(name, asked, to_run)
         for other in spec.driver_options:
             if other != driver.name:

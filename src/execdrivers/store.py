@@ -97,6 +97,10 @@ class Entry:
             return None
         return status.st_dev, status.st_ino
 
+    def fileno(self) -> int:
+        """Descriptor of the directory; -1 once closed."""
+        return self._fd
+
     def __enter__(self) -> Entry:
         """Lock it against other programs, until the outermost ``with`` is left; waits."""
         if not self._locked:
@@ -209,8 +213,10 @@ class Entry:
 
     def close(self) -> None:
         """Let go of it, and of its lock. May be called twice."""
-        fd, self._fd, self._locked = self._fd, -1, False
+        fd, locked, self._fd, self._locked = self._fd, self._locked, -1, False
         if fd >= 0:
+            if locked:  # a fork of this program that has the descriptor would keep the lock
+                fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
 
 

@@ -154,7 +154,7 @@ class Supervised(Process):
         if not self._transient and self._record.owner is not None:
             with self._lock, contextlib.suppress(ContainerNotFound, StoreError):
                 self._adopt()
-        return self._let_live or self._keep or self._record.detached
+        return self._let_live or self._keep
 
     @property
     def _gone(self) -> bool:
@@ -187,6 +187,9 @@ class Supervised(Process):
         return self._handle
 
     def _require_start(self) -> None:
+        self._require_started()
+
+    def _require_started(self) -> None:
         if self._record.status == "created":
             raise InvalidState(f"container {self.id!r} is not started", remedy="call start() before")
         if self._deleted and self._exit is None:
@@ -234,14 +237,18 @@ class Supervised(Process):
             self._kill_rest()
             pump.drain()
         with self._lock:
-            try:
-                if self._record.accounting:
-                    self._take_final_stats()
-                exit = self._hold().exit()
-            except Exception as error:
-                # Cleaning up has to go on.
-                exit = Exit(reason="unknown", error=f"{type(error).__name__}: {error}")
+            exit = self._ask_exit()
             self._finish(attrs.evolve(exit, reason="timeout") if self._timed_out else exit)
+
+    def _ask_exit(self) -> Exit:
+        """What its driver knows of its end."""
+        try:
+            if self._record.accounting:
+                self._take_final_stats()
+            return self._hold().exit()
+        except Exception as error:
+            # Cleaning up has to go on.
+            return Exit(reason="unknown", error=f"{type(error).__name__}: {error}")
 
     def _take_final_stats(self) -> None:
         """Its first process has ended, and its cgroups are there still."""

@@ -58,7 +58,7 @@ class LxcDriver(Driver):
         try:
             argv = config.argv(self.host.tools["lxc-start"])
             with locks.held():
-                monitor = tools.start(argv, launch.descriptors, cgroup=self.host.cgroup)
+                monitor = tools.start(argv, launch.descriptors, cgroup=self.host.cgroup, by=request.spawner)
                 launch.started()
                 _await_launcher(launch, monitor, config)
             return self._handle(config, request.directory, launch, monitor)

@@ -87,6 +87,7 @@ class LxcHandle(Handle):
         assert self._launch is not None
         self._launch.go()
         self.seccomp_listener = self._launch.take_listener()
+        self.channels = (self._launch.channel,)
 
     def signal(self, number: signal.Signals) -> None:
         if not _is_alive(self.exit_fd):  # perhaps not reaped yet

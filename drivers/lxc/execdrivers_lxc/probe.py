@@ -45,7 +45,7 @@ _ALWAYS = frozenset(
     namespace.host.user namespace.host.time
     hostname domainname network.none network.host sysctl
     user groups other-users cwd umask tty rlimits capabilities no-new-privileges oom-score-adj
-    init pids stats events recover signal kill-all
+    init pids stats events recover detach signal kill-all
     """.split()
 )
 #: Known to LXC, and why it is not enough.

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from execdrivers.driver import Stdio
 from execdrivers.errors import LaunchError, OperationError
-from execdrivers.launcher import Started, ToolError, call, spawn
+from execdrivers.launcher import Spawner, Started, ToolError, call, spawn
 
 __all__ = [
     "TIMEOUT",
@@ -34,10 +34,13 @@ def environment() -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
 
 
-def start(argv: Sequence[str], descriptors: Sequence[int] = (), *, cgroup: str = "") -> Started:
-    """Start a tool, in a cgroup of v2 where that is given: from there LXC counts. Raises `LaunchError`."""
+def start(
+    argv: Sequence[str], descriptors: Sequence[int] = (), *, cgroup: str = "", by: Spawner | None = None
+) -> Started:
+    """Start a tool, in a cgroup of v2 where that is given: from there LXC counts; ``by`` is that of `spawn`. Raises
+    `LaunchError`."""
     with _opened(cgroup) as fd:
-        return spawn(argv, Stdio(-1, -1, -1), descriptors, env=environment(), cgroup=fd)
+        return spawn(argv, Stdio(-1, -1, -1), descriptors, env=environment(), cgroup=fd, by=by)
 
 
 def run(argv: Sequence[str], log: str, *, cgroup: str = "") -> None:

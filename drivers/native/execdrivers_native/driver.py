@@ -32,7 +32,7 @@ _ALWAYS = frozenset(
     hostname domainname user cwd umask tty rlimits capabilities no-new-privileges oom-score-adj
     scheduler io-priority cpu-affinity personality annotations stop-signal
     sysctl masked-paths readonly-paths network.none network.host init hooks
-    exec pids stats events recover signal kill-all
+    exec pids stats events recover detach signal kill-all
     namespace.user user-mappings namespace.join
     """.split()
 )
@@ -140,7 +140,7 @@ class NativeDriver(Driver):
                 hooks=hooks,
                 poststop=hooks.leave_poststop() if hooks else "",
             )
-            start.spawn(request.stdio, handle)
+            start.spawn(request.stdio, handle, request.spawner)
         except BaseException:
             if start is not None:
                 start.close()

@@ -103,6 +103,7 @@ class NativeHandle(Handle):
         assert self._launch is not None
         self._launch.go()
         self.seccomp_listener = self._launch.take_listener()
+        self.channels = (self._launch.channel,)
         if self._hooks:
             self._hooks.run_all("poststart", self.pid)
 

@@ -18,6 +18,7 @@ from execdrivers_native.plan import CREATE_HOOKS, ENTERED, MAPPED, NativePlan
 if TYPE_CHECKING:
     from execdrivers.cgroups import CgroupDir
     from execdrivers.driver import Stdio
+    from execdrivers.launcher import Spawner
     from execdrivers_native.handle import NativeHandle
 
 __all__ = ["Start"]
@@ -44,8 +45,9 @@ class Start:
             self.close()
             raise
 
-    def spawn(self, stdio: Stdio, handle: NativeHandle) -> None:
-        """Start the launcher, of which the handle takes hold. Raises `LaunchError`; nothing is left then."""
+    def spawn(self, stdio: Stdio, handle: NativeHandle, by: Spawner | None = None) -> None:
+        """Start the launcher, of which the handle takes hold; ``by`` is that of `spawn_launcher`. Raises `LaunchError`;
+        nothing is left then."""
         compiled = self._compiled
         self._handle = handle
         child = spawn_launcher(
@@ -55,6 +57,7 @@ class Start:
             cgroup=self._cgroup,
             keep_capabilities="user" in compiled.namespaces and not compiled.joined,
             more=self._descriptors,
+            by=by,
         )
         self._close_descriptors()
         handle.hold(child)

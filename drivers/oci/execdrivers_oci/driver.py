@@ -125,7 +125,7 @@ class OciDriver(Driver):
         process = None
         try:
             args = ("create", "--bundle", request.directory)
-            process = Process(tool, args, request.id, compiled.operations, request.stdio)
+            process = Process(tool, args, request.id, compiled.operations, request.stdio, by=request.spawner)
             assert process.pid is not None
             container = Container(
                 id=request.id,

@@ -26,7 +26,7 @@ _ALWAYS = frozenset(
     namespace.host.user namespace.host.time namespace.join
     hostname domainname network.none network.host sysctl
     user groups other-users cwd umask tty rlimits capabilities no-new-privileges oom-score-adj
-    cgroup.path hooks init exec pause update pids stats events recover signal kill-all
+    cgroup.path hooks init exec pause update pids stats events recover detach signal kill-all
     """.split()
 )
 

@@ -93,6 +93,7 @@ class OciHandle(Handle):
         except ToolError as failure:
             raise launch_error("start", str(failure)) from None
         self._process.launch()
+        self.channels = self._process.channels
 
     def signal(self, number: signal.Signals) -> None:
         if self.exit_fd < 0:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from execdrivers import pidfd
 from execdrivers.driver import Stdio
 from execdrivers.errors import LaunchError
-from execdrivers.launcher import Launch, Operation, Reaper, ending
+from execdrivers.launcher import Launch, Operation, Reaper, Spawner, ending
 from execdrivers_oci.tool import Tool, environment, launch_error
 
 if TYPE_CHECKING:
@@ -49,8 +49,9 @@ class Process:
         stdio: Stdio,
         *,
         label: str = "create",
+        by: Spawner | None = None,
     ) -> None:
-        """Run the `command_line`. Raises `LaunchError`; nothing is left of the process then."""
+        """Run the `command_line`; ``by`` is that of `Reaper`. Raises `LaunchError`; nothing is left then."""
         self.pid: int | None = None
         #: Pid and start time of its parent.
         self.reaper: tuple[int, int | None] = (-1, None)
@@ -80,7 +81,9 @@ class Process:
                 stack.callback(tool.forget, f"{label}.log", pid_file)
                 console = self._console(stack) if tty else None
                 argv = command_line(tool, args, name, label, console.path if console else "")
-                self._reaper = Reaper(argv, Stdio(-1, -1, -1), env=environment(), descriptors=self._launch.descriptors)
+                self._reaper = Reaper(
+                    argv, Stdio(-1, -1, -1), env=environment(), descriptors=self._launch.descriptors, by=by
+                )
                 self._launch.started()
                 self._await_tool()
                 self._hold(pid_file)
@@ -139,6 +142,12 @@ class Process:
         finally:
             self._close_stdio()
         self._launch.go()
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Where its end will be told: see `ProcessHandle.channels`."""
+        assert self._reaper is not None
+        return (*((self._launch.channel,) if self._init else ()), self._reaper.channel)
 
     def signal(self, number: signal.Signals) -> None:
         """Raises ProcessLookupError when it has ended."""

@@ -51,6 +51,7 @@ AREAS = {
     "TestStats": "stats",
     "TestEvents": "events",
     "TestHooks": "hooks",
+    "TestDetach": "detach",
     "TestMaker": "maker",
     "TestRecover": "recover",
     "TestCleanup": "cleanup",
