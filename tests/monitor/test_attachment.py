@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import stat
 import threading
@@ -245,3 +246,38 @@ def test_rubbish_does_no_harm(monitored: Any) -> None:
     assert got == b"y" * 32768
     raw.close()
     assert monitored.ended().status == 0
+
+
+def test_clients_that_come_and_go(monitored: Any, tmp_path: Path) -> None:
+    """Whatever they do, the log is whole, and the command ends as it does."""
+    stop = tmp_path / "stop"
+    script = f"cat >/dev/null <&3 & i=0; while ! [ -e {stop} ]; do echo $i; i=$((i + 1)); done; echo last; exit 6"
+    monitored.run(f"exec 3<&0; {script}", stdin=True, log=LogOptions("1M", 1000))
+    until = time.monotonic() + 3
+
+    def visit(seed: int) -> None:
+        choose = random.Random(seed)
+        while time.monotonic() < until:
+            try:
+                attachment = attach(monitored)
+            except InvalidState:
+                continue
+            with attachment:
+                for _ in range(choose.randrange(6)):
+                    if choose.random() < 0.5:
+                        attachment.send(bytes(choose.randrange(1, 40_000)))
+                    elif choose.random() < 0.5:
+                        attachment.resize(1, 1)
+                    else:
+                        attachment.receive()
+
+    threads = [threading.Thread(target=visit, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stop.touch()
+    assert monitored.ended().status == 6 << 8
+    lines = monitored.output().split(b"\n")
+    assert lines[-2:] == [b"last", b""]
+    assert lines[:-2] == [b"%d" % n for n in range(len(lines) - 2)] and len(lines) > 100
