@@ -472,6 +472,59 @@ class TestDetach(Kit):
         self.gone(container)
 
     @needs("detach")
+    def test_its_input_stays_open(self) -> None:
+        container = self.abandoned("line", "line", stdin=PIPE)
+        with container.attach() as first:
+            first.write(b"one\n")
+            assert next(iter(first))[0] == "stdout"
+        with self.new_engine() as other, other.get(self.id).attach() as second:
+            second.write(b"two\n")
+            assert b"two" in b"".join(data for _, data in second)
+            assert second.exit is None or second.exit.ok
+        assert container.wait(TIMEOUT).ok
+        assert b"one" in self.output(container)
+        self.gone(container)
+
+    @needs("detach")
+    def test_the_end_of_its_input(self) -> None:
+        container = self.abandoned("cat", stdin=PIPE)
+        with container.attach() as attachment:
+            attachment.write(b"all")
+            attachment.close_stdin()
+            assert b"".join(data for _, data in attachment) == b"all"
+        assert container.wait(TIMEOUT).ok
+        self.gone(container)
+
+    @needs("detach", "tty")
+    def test_its_terminal(self) -> None:
+        container = self.abandoned("block 28", "say ready", "resize", stdin=PIPE, tty=True, console_size=(7, 11))
+        host.until(lambda: b"ready" in self.output(container), "it is ready")
+        container.resize(20, 80)
+        assert container.wait(TIMEOUT).ok
+        seen = self.output(container)
+        assert b"ready\r\n" in seen and b"20" in seen and b"80" in seen, seen
+        self.gone(container)
+
+    @needs("detach", "tty")
+    def test_typing_into_its_terminal(self) -> None:
+        container = self.abandoned("line", stdin=PIPE, tty=True)
+        with container.attach() as attachment:
+            attachment.write(b"typed\r")
+            assert b"typed" in b"".join(data for _, data in attachment)
+        assert container.wait(TIMEOUT).ok
+        self.gone(container)
+
+    @needs("detach")
+    def test_nobody_attaches_after_the_end(self) -> None:
+        container = self.abandoned("exit 0")
+        container.wait(TIMEOUT)
+        with pytest.raises(InvalidState):
+            container.attach()
+        with pytest.raises(InvalidState):
+            container.resize(20, 80)
+        self.gone(container)
+
+    @needs("detach")
     @pytest.mark.parametrize("given", [{"stdin": b"x"}, {"stdout": lambda data: None}, {"stderr": print}])
     def test_what_needs_this_program_is_refused(self, given: dict[str, Any]) -> None:
         with pytest.raises(SpecError, match="outlive"):
