@@ -50,6 +50,7 @@ class LxcDriver(Driver):
         layout = self.host.cgroups
         cgroup = _free_cgroup(request.id, layout)
         config = render(request.spec, request.id, self.host, request.directory, cgroup, accounting=request.accounting)
+        request.intend(_intended(config))
         _write(config)
         _make_places(config)
         agent = seccomp.agent(request.spec, request.id, request.directory)
@@ -94,6 +95,24 @@ class LxcDriver(Driver):
 
     def recover(self, id: str, state: Mapping[str, Any], directory: str) -> LxcHandle:
         return LxcHandle(Container(**state), directory, self.host)
+
+
+def _intended(config: Config) -> Mapping[str, Any]:
+    """The state of a container that LXC is about to make."""
+    container = Container(
+        id=config.id,
+        pid=0,
+        start_time=None,
+        monitor=0,
+        monitor_start_time=None,
+        own_pids=True,
+        notes_oom=False,
+        accounting=False,
+        cgroup=config.cgroup,
+        inodes={},
+        guarantees=config.guarantees,
+    )
+    return container.state()
 
 
 def _free_cgroup(id: str, layout: Layout) -> str:

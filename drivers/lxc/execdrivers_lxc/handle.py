@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ __all__ = ["Container", "LxcHandle", "all_cgroups", "remove_traces"]
 
 #: Seconds that a killed container, and then its monitor, may take to be gone.
 _DEATH = 10.0
+#: Seconds that LXC may take to notice that its caller was killed while it made a container.
+_ENDING = 2.0
 
 
 @attrs.frozen(kw_only=True)
@@ -39,6 +42,7 @@ class Container:
     """What a program that comes later must know to take hold of a container; all of it JSON."""
 
     id: str
+    #: 0: LXC was about to make it when that was noted.
     pid: int
     start_time: int | None
     monitor: int
@@ -52,6 +56,10 @@ class Container:
     #: Path of each of them → its inode: another of the same name is none of our business.
     inodes: Mapping[str, int]
     guarantees: Mapping[str, Any]
+
+    def state(self) -> Mapping[str, Any]:
+        """As JSON."""
+        return attrs.asdict(self, recurse=False)
 
 
 class LxcHandle(Handle):
@@ -147,6 +155,8 @@ class LxcHandle(Handle):
             pidfd.wait(self._monitor, _DEATH)
         if not self._deleted:
             self._deleted = True
+            if not self._container.pid:
+                remove_empty(self._container.cgroup, self._host.cgroups)
             remove_traces(self._container.id, self._directory, self._all_cgroups(), self._host.cgroups)
         self.pid = None
         self.close()
@@ -161,7 +171,7 @@ class LxcHandle(Handle):
         super().close()
 
     def state(self) -> Mapping[str, Any]:
-        return attrs.asdict(self._container, recurse=False)
+        return self._container.state()
 
     def guarantees(self) -> Mapping[str, Any]:
         return self._container.guarantees
@@ -269,6 +279,18 @@ class LxcHandle(Handle):
 def all_cgroups(name: str, layout: Layout) -> list[CgroupDir]:
     """A container's, by their name below the hierarchies' roots, and its monitor's."""
     return [*cgroups.find(name, layout), *cgroups.find(f"{name}.monitor", layout)]
+
+
+def remove_empty(name: str, layout: Layout) -> None:
+    """Remove what LXC may have made before its caller was killed: all of it is ending then. What stays in use is that
+    of another container, which has got the name since."""
+    deadline = time.monotonic() + _ENDING
+    while (left := all_cgroups(name, layout)) and time.monotonic() < deadline:
+        for top in left:
+            for path, _, _ in os.walk(top.path, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(path)
+        time.sleep(0.01)
 
 
 def remove_traces(id: str, directory: str, made: Sequence[CgroupDir], layout: Layout) -> None:

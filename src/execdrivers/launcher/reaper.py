@@ -47,6 +47,8 @@ class Reaper:
         sweep()
         self._launch = Launch([adopt])
         self._statuses: dict[int, int] = {}
+        #: To be reaped by this program.
+        self._ours = by is None
         try:
             self._process = spawn_launcher(self._launch, stdio, more=descriptors, by=by)
             self._launch.started()
@@ -131,7 +133,10 @@ class Reaper:
         self._launch.close()
         if self._process.pidfd >= 0:
             pidfd.wait(self._process.pidfd, timeout)
-            _leaving.append(self._process.pidfd)
+            if self._ours:
+                _leaving.append(self._process.pidfd)
+            else:
+                os.close(self._process.pidfd)
             self._process = Started(self._process.pid, -1)
         sweep()
 
