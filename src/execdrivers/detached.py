@@ -185,7 +185,7 @@ class Detached(Recovered):
         """What it has written: see `Container.logs`."""
         from execdrivers.monitor import read_log
 
-        return read_log(self._entry.path, **options)
+        return read_log(self._entry.path, writer=self._record.monitor, **options)
 
     def attach(self) -> Attachment:
         """Connect to its stdio: see `Container.attach`."""
