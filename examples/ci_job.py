@@ -1,9 +1,9 @@
 """A job runner: run the steps of a job one after the other in a checkout, print their output as it comes, stop at the
 first that fails.
 
-Each step is a detached container, so a job does not depend on its runner: when that is killed, or the machine's service
-manager restarts it, the step runs on and is logged. Started again with the same arguments the runner finds it, prints what
-it has missed, and goes on. Control-C ends the job.
+Each step is a detached container, so a job does not depend on its runner: when that is killed, or restarted by the
+machine's service manager, the step runs on and is logged. Started again with the same arguments the runner finds it,
+prints its output from the first line on, and goes on. Control-C ends the job.
 
     python ci_job.py CHECKOUT 'make lint' 'make test'
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,18 +107,56 @@ def test_judge_goes_by_processor_time(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
-def test_ci_job_runs_steps_until_one_fails(tmp_path: Path) -> None:
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[list[str]]:
+    """The first words of a job in a checkout, with records of its own, of which nothing is left at the end."""
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
     tmp_path.chmod(0o755)
-    done = example("ci_job.py", str(tmp_path), "echo $CI > built; cat built", "exit 7", "echo never")
-    assert "| true" in done.stdout, done.stderr
+    yield ["--root", str(tmp_path / "root"), str(checkout)]
+    assert [name for name in os.listdir(tmp_path / "root") if not name.startswith(".")] == []
+
+
+def test_ci_job_runs_steps_until_one_fails(job: list[str]) -> None:
+    done = example("ci_job.py", *job, "echo $CI > built; cat built; printf half", "exit 7", "echo never")
+    assert "  | true\n  | half" in done.stdout, done.stderr
     assert "never" not in done.stdout.replace("$ echo never", "")
     assert done.returncode == 7
-    assert (tmp_path / "built").read_text() == "true\n"
+    assert Path(job[-1], "built").read_text() == "true\n"
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["that still runs", "that has ended meanwhile"])
+def test_ci_job_survives_its_runner(job: list[str], ended: bool) -> None:
+    steps = ["echo run >> runs; echo one; while [ ! -e go ]; do sleep 0.1; done; echo two", "cat runs; exit 3"]
+    command = [sys.executable, EXAMPLES / "ci_job.py", *job, *steps]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout
+        assert "  | one\n" in iter(first.stdout.readline, "")
+        first.kill()
+    go = Path(job[-1], "go")
+    if ended:
+        go.touch()
+        time.sleep(1)
+    else:
+        threading.Timer(2, go.touch).start()
+    done = example("ci_job.py", *job, *steps)
+    assert done.stdout.count("  | one\n  | two\n") == 1, done.stdout + done.stderr
+    assert done.stdout.count("  | run\n") == 1
+    assert done.returncode == 3
+
+
+def test_ci_job_ends_when_interrupted(job: list[str]) -> None:
+    command = [sys.executable, EXAMPLES / "ci_job.py", *job, "echo up; sleep 60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as runner:
+        assert runner.stdout
+        assert "  | up\n" in iter(runner.stdout.readline, "")
+        runner.send_signal(signal.SIGINT)
+        assert runner.wait(20) != 0
 
 
 def test_the_how_tos_quote_their_programs() -> None:
     pages = list((EXAMPLES.parent / "docs").glob("howto-*.md"))
-    assert len(pages) >= 2
+    assert len(pages) == 3
     for page in pages:
         quotes = re.findall(r"<!-- (examples/\S+) -->\n```python\n(.*?)```", page.read_text(), re.DOTALL)
         assert quotes

@@ -241,6 +241,12 @@ class Detached(Recovered):
             self._conclude(Pump(-1, ()))
         return True
 
+    def _awaited(self) -> int:
+        """Its monitor's; where that was killed, and has left no word, that of its first process."""
+        if (monitor := self._monitor_fd()) >= 0 and not pidfd.wait(monitor, 0):
+            return monitor
+        return self._hold().exit_fd if self._told() is None else -1
+
     def _conclude(self, pump: Pump) -> None:
         """Its monitor knows best how it ended; why, and where the monitor was killed all of it, its driver."""
         with self._lock:

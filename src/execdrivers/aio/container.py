@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from execdrivers.aio.attachment import Attachment
 from execdrivers.aio.cancellation import deferred, in_thread, submit, whole
+from execdrivers.aio.following import Following
 from execdrivers.aio.process import ExecProcess, Process, watched
 from execdrivers.container import Container as SyncContainer
 from execdrivers.errors import InvalidState
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from typing_extensions import TypedDict, Unpack
 
     from execdrivers.exit import Exit
+    from execdrivers.monitor import LogEntry
+    from execdrivers.monitor.reader import LogReader
     from execdrivers.record import State
     from execdrivers.spec import Capabilities, ContainerSpec, Resources
     from execdrivers.stats import Stats
@@ -52,6 +56,8 @@ class Container(Process):
     def __init__(self, container: SyncContainer) -> None:
         super().__init__(container)
         self._container = container
+        if container.detached:
+            self._stdin = None  # its monitor has it
 
     # --- what it is
 
@@ -74,6 +80,11 @@ class Container(Process):
     def spec(self) -> ContainerSpec:
         """What it runs, after policy plugins have amended it."""
         return self._container.spec
+
+    @property
+    def detached(self) -> bool:
+        """Whether it was created so, and outlives its maker once it is started."""
+        return self._container.detached
 
     @property
     def guarantees(self) -> Mapping[str, Any]:
@@ -178,6 +189,45 @@ class Container(Process):
         """Change limits while it runs. The arguments and errors are those of `execdrivers.Container.update`."""
         await in_thread(lambda: self._container.update(resources, **limits))
 
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        since: float | None = None,
+        until: float | None = None,
+        tail: int | None = None,
+        stdout: bool = True,
+        stderr: bool = True,
+    ) -> Following[LogEntry]:
+        """What a detached container has written, as an async iterator; see `execdrivers.Container.logs`."""
+
+        def open() -> LogReader:
+            from execdrivers.monitor.reader import LogReader
+
+            container = self._container
+            if not container.detached:
+                container.logs()  # says so
+            return LogReader(
+                container._entry.path,
+                follow=follow,
+                since=since,
+                until=until,
+                tail=tail,
+                stdout=stdout,
+                stderr=stderr,
+                writer=container._record.monitor,
+            )
+
+        return Following(open)
+
+    async def attach(self) -> Attachment:
+        """Connect to the stdio of a detached container. Raises as `execdrivers.Container.attach`."""
+        return Attachment(await whole(self._container.attach, lambda attachment: attachment.detach()))
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Set the size of its terminal, in characters. Raises as `execdrivers.Container.resize`."""
+        await in_thread(lambda: self._container.resize(rows, columns))
+
     async def delete(self, force: bool = False) -> None:
         """Free all that it took and forget it. No error when that is done already.
 
@@ -217,7 +267,9 @@ class Container(Process):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if kind is not GeneratorExit:  # the loop is gone; what is dropped cleans up by itself
+        if kind is GeneratorExit:
+            return  # the loop is gone; what is dropped cleans up by itself
+        if not self.detached or self.started_at is None:
             await self.delete(force=True)
 
     def __repr__(self) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from execdrivers.engine import RunOptions
     from execdrivers.events import Event
     from execdrivers.garbage import Garbage
+    from execdrivers.monitor import LogOptions
     from execdrivers.record import Summary
     from execdrivers.registry import Registry
     from execdrivers.spec import ContainerSpec, SpecFields
@@ -77,6 +78,9 @@ class Engine:
         stdin: Input = None,
         stdout: Output = None,
         stderr: Output = None,
+        detach: bool = False,
+        log: LogOptions | None = None,
+        remove: bool = False,
         accounting: bool = False,
     ) -> Container:
         """Make a container, up to but not including the execution of its command.
@@ -86,7 +90,16 @@ class Engine:
 
         def make() -> SyncContainer:
             return self._engine.create(
-                spec, driver=driver, name=name, stdin=stdin, stdout=stdout, stderr=stderr, accounting=accounting
+                spec,
+                driver=driver,
+                name=name,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                detach=detach,
+                log=log,
+                remove=remove,
+                accounting=accounting,
             )
 
         return self._wrapped(await whole(make, lambda container: container.delete(force=True)))

@@ -39,8 +39,9 @@ class Process:
         self._drive: Drive | None = None
         self._outputs: dict[str, OutputStream] = {}
         self._captures: dict[str, Capture] = {}
-        terminal = process._wiring.stdio.stdin < 0
-        self._stdin = InputStream(terminal=terminal) if process._wiring.kinds.get("stdin") == "pipe" else None
+        self._stdin: InputStream | None = None
+        if process._wiring.kinds.get("stdin") == "pipe":
+            self._stdin = InputStream(terminal=process._wiring.stdio.stdin < 0)
 
     # --- what it is
 
