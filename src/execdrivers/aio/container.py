@@ -121,6 +121,11 @@ class Container(Process):
         """The host's pid of the first process; None once its end was noticed."""
         return self._container.pid
 
+    @property
+    def exit(self) -> Exit | None:
+        """How it ended, as far as its maker or we know; None before."""
+        return self._container.exit
+
     # --- what can be done with it
 
     async def start(self) -> None:
