@@ -24,8 +24,8 @@ pytestmark = pytest.mark.needs("root", "busybox")
 COUNT = int(os.environ.get("EXECDRIVERS_CANCELLATIONS", "100"))
 
 
-async def run(engine, sh):
-    await engine.run(sh("cat; echo done"), input=b"x" * 100_000, capture_output=True)
+async def run(engine, sh, **options):
+    await engine.run(sh("cat; echo done"), input=b"x" * 100_000, capture_output=True, **options)
 
 
 async def live(engine, sh):
@@ -48,9 +48,42 @@ async def together(engine, sh):
     await asyncio.gather(*(run(engine, sh) for _ in range(4)), live(engine, sh), return_exceptions=True)
 
 
+async def detached(engine, sh, **options):
+    c = await engine.create(sh("cat; echo done"), stdin=PIPE, detach=True, **options)
+    try:
+        await c.start()
+        async with await c.attach() as attachment:
+            await attachment.write(b"hello")
+            await attachment.close_stdin()
+            async for _ in attachment:
+                pass
+        async for _ in c.logs(follow=True):
+            pass
+        await c.wait()
+    finally:
+        await c.delete(force=True)
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("call", [run, live, together], ids=lambda call: call.__name__)
+@pytest.mark.parametrize("call", [run, live, together, detached], ids=lambda call: call.__name__)
 def test_cancelled_at_any_moment_it_leaves_nothing(sh, root, tmp_path, call):
+    _cancel(sh, root, tmp_path, call, COUNT)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("driver", ["lxc", "oci", "chroot"])
+@pytest.mark.parametrize("call", [run, detached], ids=lambda call: call.__name__)
+def test_so_it_is_with_every_driver(sh, root, tmp_path, driver_probe, driver, call):
+    if call is detached and "detach" not in driver_probe(driver).features:
+        pytest.skip(f"driver {driver} does not detach")
+
+    async def by_driver(engine, sh):
+        await call(engine, sh, driver=driver)
+
+    _cancel(sh, root, tmp_path, by_driver, COUNT // 10)
+
+
+def _cancel(sh, root, tmp_path, call, count):
     async def main():
         loop = asyncio.get_running_loop()
         async with aio.Engine(root) as engine:
@@ -60,7 +93,7 @@ def test_cancelled_at_any_moment_it_leaves_nothing(sh, root, tmp_path, call):
                 takes = time.monotonic() - began
             before = leaks.Snapshot()
             cancelled = 0
-            for number in range(COUNT):
+            for number in range(count):
                 task = asyncio.ensure_future(call(engine, sh))
                 for _ in range(random.randint(1, 3)):  # cleaning up may be cancelled too
                     loop.call_later(random.uniform(0, takes), task.cancel)
@@ -71,7 +104,7 @@ def test_cancelled_at_any_moment_it_leaves_nothing(sh, root, tmp_path, call):
                 assert await engine.list() == []
                 if number % 20 == 19:
                     _assert_none_left(before, tmp_path)
-            assert cancelled > COUNT / 3
+            assert cancelled > count / 3
             _assert_none_left(before, tmp_path)
 
     asyncio.run(main())
