@@ -18,7 +18,6 @@ import os
 import sys
 
 import execdrivers
-from execdrivers.monitor import LogOptions
 
 
 def step_spec(checkout: str, step: str) -> execdrivers.ContainerSpec:
@@ -39,7 +38,7 @@ def begun(engine: execdrivers.Engine, name: str, spec: execdrivers.ContainerSpec
     try:
         return engine.get(name)
     except execdrivers.ContainerNotFound:
-        container = engine.create(spec, name=name, detach=True, log=LogOptions(max_size="50M", max_files=2))
+        container = engine.create(spec, name=name, detach=True, log=execdrivers.LogOptions(max_size="50M", max_files=2))
         container.start()
         return container
 
