@@ -10,11 +10,11 @@ import struct
 import termios
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from execdrivers.errors import InvalidState
 
-__all__ = ["RawTerminal", "Terminal", "window_size"]
+__all__ = ["RawTerminal", "Resizable", "Terminal", "window_size"]
 
 #: struct winsize: rows, columns, and two of pixels that nobody sets.
 _WINSIZE = struct.Struct("HHHH")
@@ -114,13 +114,24 @@ class Terminal:
         return "<Terminal closed>" if self.closed else f"<Terminal fd={self._fd} size={self.size}>"
 
 
+class Resizable(Protocol):
+    """A container's terminal, as far as its size goes."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has no size any more."""
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Set it, in characters."""
+
+
 class RawTerminal:
     """While entered, this program's own terminal passes every key on to the container's, and its size too.
 
     Does nothing when ``fd`` is no terminal. The size is followed only from the main thread, where signals arrive.
     """
 
-    def __init__(self, fd: int, terminal: Terminal) -> None:
+    def __init__(self, fd: int, terminal: Resizable) -> None:
         self._fd = fd
         self._terminal = terminal
         self._attributes: list[Any] | None = None

@@ -26,6 +26,8 @@ COMMANDS = {
     "apparmor": ("apparmor", "the default AppArmor profile: load, unload, show"),
     "ps": ("ps", "list containers"),
     "inspect": ("inspect", "all that is known of containers, as JSON"),
+    "logs": ("logs", "what a detached container has written"),
+    "attach": ("attach", "a detached container's input and output, on this terminal"),
     "exec": ("exec", "run one more command in a container"),
     "stats": ("stats", "what containers use: processor, memory, network, disks, processes"),
     "top": ("top", "the processes of a container"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from execdrivers.cli.parsing import Parser, UsageError
+from execdrivers.cli.parsing import Parser, UsageError, refusal
 
 __all__ = ["NAMESPACES", "add_flags", "add_live_limits"]
 
@@ -50,6 +50,13 @@ def _add_what_runs(parser: Parser) -> None:
     add = parser.group("The command and its surroundings")
     add("-i", "--interactive", action="store_true", help="pass on our stdin; without it the command reads /dev/null")
     add("-t", "--tty", dest="spec.tty", action="store_true", help="give the command a terminal of its own")
+    add("-d", "--detach", action="store_true", help="do not wait for its end: print its name; its output goes to a log")
+    add(
+        "--log-opt",
+        action="append",
+        metavar="NAME=VALUE",
+        help="of the log of -d: max-size=10m (bytes of a file), max-file=3 (how many files are kept)",
+    )
     add(
         "-e",
         "--env",
@@ -73,6 +80,18 @@ def _add_what_runs(parser: Parser) -> None:
     )
     add("--name", metavar="NAME", help="name of the container (default: made up)")
     add("--rm", action="store_true", help="remove the container when it has ended, instead of keeping its record")
+    add(
+        "--restart",
+        action=refusal("nothing is there to start a container again", "a supervisor that calls `execdrivers run`"),
+    )
+    add(
+        "--detach-keys",
+        action=refusal("the terminal of `run` closes with it", "-dit, and then `execdrivers attach`, which has them"),
+    )
+    add(
+        "--log-driver",
+        action=refusal("a log is kept in files of its own", "--log-opt, and `execdrivers logs` to read it"),
+    )
 
 
 def _add_files(parser: Parser) -> None:

@@ -65,6 +65,7 @@ def _details(container: Container) -> dict[str, Any]:
         "finished_at": container.finished_at,
         "exit": container.exit.to_dict() if container.exit else None,
         "returncode": container.returncode,
+        "detached": container.detached,
         "stdio": dict(container.stdio),
         "guarantees": container.guarantees,
         "spec": container.spec.to_dict(),

@@ -1,4 +1,4 @@
-"""``execdrivers run``: docker's ``run``, in the foreground."""
+"""``execdrivers run``: docker's ``run``, in the foreground or detached."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _parser() -> Parser:
     parser = Parser(
         "execdrivers run",
         "[OPTIONS] [--] COMMAND [ARG…]",
-        description="Run a command in a new container, and wait for its end.\n\n"
+        description="Run a command in a new container, and wait for its end, or with -d leave it to itself.\n\n"
         "Options are docker's where docker has them. Where nothing is said the driver's safest default holds: own\n"
         "namespaces, docker's capabilities, no new privileges, no network but loopback.",
     )
@@ -34,9 +34,15 @@ def _parser() -> Parser:
 def run(parser: Parser, options: Namespace, command: list[str]) -> int:
     """Create, start, wait; the exit status as ``docker run`` has it."""
     given = vars(options)
-    interactive = "interactive" in given
     request = Request(parser, options, command)
     spec = request.spec()
+    if "detach" in given:
+        from execdrivers.cli.detached import detached
+
+        return detached(request, spec, options)
+    if "log_opt" in given:
+        raise UsageError("--log-opt is about the log of a detached container", remedy="with -d, or without --log-opt")
+    interactive = "interactive" in given
     if spec.tty and interactive and not os.isatty(0):
         raise UsageError("the input device is not a TTY", remedy="-t without -i, or -i without -t")
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from execdrivers.terminal import Terminal
+    from execdrivers.terminal import Resizable
 
 __all__ = ["FORWARDED", "Forwarder"]
 
@@ -33,7 +33,7 @@ class Target(Protocol):
     """A container, or one process of it."""
 
     @property
-    def terminal(self) -> Terminal | None:
+    def terminal(self) -> Resizable | None:
         """Its terminal, when it has one."""
 
     def signal(self, number: int | str) -> None:
