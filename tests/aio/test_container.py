@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -263,6 +264,22 @@ with Engine({str(root)!r}) as engine:
         other.communicate("\n")
 
     within(main)
+
+
+def test_who_waits_for_what_an_engine_found_is_told_that_it_was_closed(no_leaks, sh, root):
+    async def main():
+        with Engine(root) as maker, maker.create(sh("sleep 60"), name="theirs", stdin=DEVNULL) as made:
+            made.start()
+            async with aio.Engine(root) as engine:
+                found = await engine.get("theirs")
+                waiting = asyncio.ensure_future(found.wait())
+                await asyncio.sleep(0.05)
+            with pytest.raises(InvalidState, match="no more"):
+                await waiting
+            assert made.state == "running"
+
+    asyncio.run(main())
+    gc.collect()  # the error's traceback has what was found
 
 
 def test_threads_and_a_loop_may_use_one_store(within, sh, root):

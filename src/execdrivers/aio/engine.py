@@ -48,7 +48,9 @@ class Engine:
     def __init__(self, root: str | os.PathLike[str] | None = None, *, registry: Registry | None = None) -> None:
         """The arguments are those of `execdrivers.Engine`."""
         self._engine = SyncEngine(root, registry=registry)
+        #: Those that it made, and those that it found.
         self._containers: weakref.WeakValueDictionary[str, Container] = weakref.WeakValueDictionary()
+        self._found: weakref.WeakSet[Container] = weakref.WeakSet()
 
     @property
     def root(self) -> str:
@@ -151,12 +153,12 @@ class Engine:
             await in_thread(lambda: self._engine.delete(name, force=force))
 
     async def close(self) -> None:
-        """Kill and delete what it made, but for what is detached or kept, which is waited for no more. May be called
-        twice."""
+        """Kill and delete what it made, but for what is detached or kept. That, and what it found, is waited for no
+        more. May be called twice."""
         with deferred() as patiently:
             ours = []
-            for container in list(self._containers.values()):
-                if container._outlives:
+            for container in [*self._containers.values(), *self._found]:
+                if container._outlives or container in self._found:
                     container._release()
                 else:
                     ours.append(container)
@@ -175,6 +177,8 @@ class Engine:
         wrapped = Container(container)
         if self._engine._containers.get(container.id) is container:
             self._containers[container.id] = wrapped
+        else:
+            self._found.add(wrapped)
         return wrapped
 
     async def __aenter__(self) -> Engine:

@@ -172,9 +172,11 @@ class Process:
             reader = process._wiring.readers.get(name)
             if process._wiring.kinds.get(name) != "pipe" or reader is None or reader.fd < 0:
                 return None
-            self._outputs[name] = OutputStream(name, reader)
+            stream = self._outputs[name] = OutputStream(name, reader)
             if self._drive is not None:
-                self._outputs[name].begin()
+                stream.begin()
+                if self._drive.ended.done():
+                    stream.conclude()
         return self._outputs[name]
 
     async def _begin(self) -> Drive:
