@@ -100,6 +100,8 @@ class Recovered(Container):
             return record
 
     def _note(self, record: Record) -> None:
+        if record.spec != self._record.spec:
+            self._spec = None  # another program has changed its limits
         self._record = record
         if record.status == "stopped":
             self._end_told = True

@@ -60,8 +60,9 @@ class Model:
 
     @property
     def orphaned(self) -> bool:
-        """Whether it may have to end because its maker has."""
-        return "attached" in self.modes and self.states != {"absent"} and not is_alive(self.owner)
+        """Whether it may have to end because its maker has: a detached one does so before its start."""
+        ends = "attached" in self.modes or ("detached" in self.modes and "created" in self.states)
+        return ends and self.states != {"absent"} and not is_alive(self.owner)
 
     def may(self, **changes: Any) -> Model:
         """The same with further possibilities: sets are joined, all else is replaced."""

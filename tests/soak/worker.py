@@ -12,6 +12,7 @@ import faulthandler
 import json
 import os
 import random
+import select
 import signal
 import sys
 import threading
@@ -32,7 +33,7 @@ from execdrivers import (
     Exit,
     InvalidState,
 )
-from execdrivers.record import is_alive, own_process
+from execdrivers.record import own_process
 from execdrivers.testing.host import alive
 
 from .model import GRACE, Ledger, Model, Page
@@ -160,12 +161,6 @@ class Worker:
         container, state = self._look(model)
         if model.orphaned and state != "absent":
             container, state = self._await_end(model, container)
-        if "created" in model.states and "detached" in model.modes and not is_alive(model.owner):
-            # It cannot be started any more, and its monitor has given up.
-            with contextlib.suppress(ContainerNotFound):
-                self.engine.delete(model.name, force=True)
-            container, state = None, "absent"
-            model = model.may(states={"absent"})
         if model.stray and state == "absent":
             self._end_stray(model)
         if state == "creating":
@@ -213,7 +208,7 @@ class Worker:
             container, state = self._look(model)
             if container is None:
                 return None, state
-            if state != "creating" and container._record.owner is None and "let go" in model.modes:
+            if state != "creating" and container._record.owner is None and model.modes & {"let go", "detached"}:
                 return container, state
             time.sleep(0.02)
         raise Wrong(f"it lives on {GRACE:g} seconds after its maker")
@@ -244,7 +239,7 @@ class Worker:
             allowed.add("oom")
         if "let go" in model.modes:  # whose parent has ended, or did not look
             allowed.add("unknown")
-        if found not in allowed:
+        if found not in allowed and "any" not in allowed:
             raise Wrong(f"its exit is {exit!r} instead of {' or '.join(sorted(allowed))}")
         return found
 
@@ -254,9 +249,9 @@ class Worker:
         if pid is None or not alive(pid):
             if model.driver == "chroot" and state == "created":
                 return  # which has none before its start
-            if self._look(model)[1] == "stopped":
-                return  # just now
-            raise Wrong(f"it is {state}, and its first process {pid} is dead")
+            # Just now; a detached one runs until its monitor has told the end.
+            until(lambda: self._look(model)[1] in ("stopped", "absent"), f"{state}, though process {pid} is dead")
+            return
         if state == "running":
             until(lambda: marker(model) in _environment(pid) or not alive(pid), f"process {pid} is its own")
 
@@ -296,6 +291,8 @@ class Worker:
         choices = {"kill": 2, "delete by force": 2, "refused": 2, "wait in vain": 2, "let go": 2}
         if model.kind == "waits":
             choices |= {"signal": 6, "stop": 2, "terminate": 2}
+            if model.modes == {"detached"}:
+                choices["attach"] = 3
         for feature, operation, weight in (
             ("exec", "execute", 8),
             ("pause", "pause", 4),
@@ -354,10 +351,13 @@ class Worker:
 
     def start(self, page: Page, container: Container) -> None:
         """By its maker."""
-        stray = page.model.driver == "chroot"
-        page.begin("start", page.model.may(states={"running"}, stray=stray))
+        possible = page.model.may(states={"running"}, stray=page.model.driver == "chroot")
+        if "detached" in page.model.modes:
+            # Recorded as running before its command is let go: it may have ended without.
+            possible = possible.may(states={"stopped"}, exits={"any"})
+        page.begin("start", possible)
         self.mine[page.model.name].start()
-        page.model = page.model.will(states={"running"}, stray=False)
+        page.model = page.model.will(states={"running"}, stray=False, exits=set())
 
     def let_go(self, page: Page, container: Container) -> None:
         """From now on it lives on without its maker."""
@@ -374,6 +374,25 @@ class Worker:
         container.signal("USR1")
         count = max(model.ticks) + 1
         until(lambda: self._read(model).count(b"tick") >= count, f"tick {count} is in its output")
+        page.model = model.will(ticks={count})
+        self._ready(page)
+
+    def attach(self, page: Page, container: Container) -> None:
+        """Its next word arrives here, and in its log."""
+        model = self._ready(page)
+        count = max(model.ticks) + 1
+        page.begin("attach", model.may(ticks={count}))
+        with container.attach() as attached:
+            container.signal("USR1")
+            said = b""
+            deadline = time.monotonic() + PATIENCE
+            while not said.endswith(b"\n") and time.monotonic() < deadline:
+                if (received := attached.receive()) is not None:
+                    said += received[1]
+                else:
+                    select.select([attached], [], [], 1)
+        if said != b"tick %d\n" % count:
+            raise Wrong(f"who is attached reads {said!r} instead of tick {count}")
         page.model = model.will(ticks={count})
         self._ready(page)
 
@@ -546,7 +565,7 @@ class Worker:
     def _read(self, model: Model) -> bytes:
         if "detached" not in model.modes:
             return self.output(model).read_bytes()
-        return b"".join(entry.data for entry in self.engine.get(model.name).logs())  # type: ignore[attr-defined]
+        return b"".join(entry.data for entry in self.engine.get(model.name).logs())
 
     def _ready(self, page: Page) -> Model:
         """All that its command has said, in order, and as often as it was asked to."""
