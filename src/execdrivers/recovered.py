@@ -76,6 +76,9 @@ class Recovered(Container):
 
     def conclude(self) -> None:
         """Free what it took and record its exit, if it has ended with nobody there to do so."""
+        record = self._look()
+        if record is None or record.state != "stopped":
+            return  # who makes it has it locked
         with self._lock, self._entry:
             record = self._look()
             if record is None or record.owned or record.state != "stopped":

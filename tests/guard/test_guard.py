@@ -9,101 +9,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from execdrivers import DEVNULL, ContainerSpec, Engine, LaunchError, guard
-from execdrivers.testing import host, leaks
+from execdrivers.testing import host
 
 pytestmark = pytest.mark.needs("root")
 
 ROUNDS = int(os.environ.get("GUARD_ROUNDS", "30"))
 
-_HEAD = """
-import os, sys, threading, time
-from execdrivers import DEVNULL, ContainerSpec, Engine
-engine = Engine(sys.argv[1])
-mark = sys.argv[2]
-made = []  # one that nobody holds is deleted
-def make(name=None, command="sleep 1000", **options):
-    spec = ContainerSpec(["sh", "-c", command], env={"GUARD": mark}, rootfs=sys.argv[3], resources={"pids": 30})
-    null = {"stdin": DEVNULL, "stdout": DEVNULL, "stderr": DEVNULL}
-    made.append(engine.create(spec, driver="native", name=name, **null, **options))
-    return made[-1]
-def start(*args, **options):
-    container = make(*args, **options)
-    container.start()
-    return container
-def tell(text):
-    print(text, flush=True)
-"""
 
-
-class Program:
-    """A program that makes containers, with ``text`` as what it does."""
-
-    def __init__(self, tmp_path: Path, rootfs: Path) -> None:
-        self.root = tmp_path / "state"
-        self.rootfs = rootfs
-        self.started: list[subprocess.Popen[str]] = []
-        self.mark = f"guard-test-{os.getpid()}-{random.randrange(1 << 30)}"
-
-    def start(self, text: str) -> subprocess.Popen[str]:
-        argv = [sys.executable, "-c", _HEAD + text, str(self.root), self.mark, str(self.rootfs)]
-        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.started.append(process)
-        return process
-
-    def run(self, text: str) -> str:
-        return self.start(text).communicate()[0]
-
-    def records(self) -> list[str]:
-        if not self.root.exists():
-            return []
-        return sorted(path.name for path in self.root.iterdir() if not path.name.startswith("."))
-
-    def processes(self) -> set[int]:
-        """Those of its containers."""
-        return host.with_variable(f"GUARD={self.mark}")
-
-    def gone(self) -> None:
-        host.until(lambda: not self.records(), "the records went")
-        host.until(lambda: not self.processes(), "the processes ended")
-
-
-def all_pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
-def arguments(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
-    except OSError:
-        return ""
-
-
-def guards_of(pid: int) -> list[int]:
-    """The guard's arguments name the program."""
-    words = f"execdrivers-guard {sys.executable} -m execdrivers.aftermath --owner {pid}:"
-    return [each for each in all_pids() if arguments(each).startswith(words)]
-
-
-@pytest.fixture
-def program(tmp_path: Path, rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    before = leaks.Snapshot()
-    program = Program(tmp_path, rootfs)
-    yield program
-    for process in program.started:
-        process.kill()
-        process.communicate()
-    host.until(lambda: not program.processes(), "the processes ended")
-    left = leaks.wait_for_none(before, places=[str(tmp_path_factory.getbasetemp())])
-    assert not left
-
-
-def test_killed_at_any_moment(program: Program) -> None:
+def test_killed_at_any_moment(program: Any) -> None:
     chance = random.Random(7)
     text = "tell('on')\nwhile True: start('a').delete(force=True); c = start(); d = make()"
     for _ in range(ROUNDS):
@@ -115,14 +35,14 @@ def test_killed_at_any_moment(program: Program) -> None:
         program.gone()
 
 
-def test_an_end_without_deleting(program: Program) -> None:
+def test_an_end_without_deleting(program: Any) -> None:
     program.run("start(); make(); os._exit(0)")
     program.gone()
     program.run("c = start(); d = make()")  # an ordinary end
     program.gone()
 
 
-def test_two_threads_of_which_one_ends(program: Program) -> None:
+def test_two_threads_of_which_one_ends(program: Any) -> None:
     process = program.start(
         """
 thread = threading.Thread(target=start, args=("a",)); thread.start(); thread.join(); tell("on"); sys.stdin.read()
@@ -136,7 +56,7 @@ thread = threading.Thread(target=start, args=("a",)); thread.start(); thread.joi
     program.gone()
 
 
-def test_the_first_thread_ends_before_another(program: Program) -> None:
+def test_the_first_thread_ends_before_another(program: Any) -> None:
     """Then the kernel shows the program as a zombie, which it is not."""
     process = program.start(
         """
@@ -153,13 +73,13 @@ ctypes.CDLL(None).pthread_exit(None)
     with Engine(program.root) as engine:
         assert engine.list()[0].owner == process.pid
         assert engine.gc() == []
-    assert guards_of(process.pid) and program.processes()
+    assert program.guards_of(process.pid) and program.processes()
     process.kill()
     process.wait()
     program.gone()
 
 
-def test_a_fork_is_another_program(program: Program) -> None:
+def test_a_fork_is_another_program(program: Any) -> None:
     process = program.start(
         """
 start("parents")
@@ -179,7 +99,7 @@ time.sleep(1000)
     program.gone()
 
 
-def test_a_fork_that_lives_on_keeps_nothing_of_its_parent(program: Program) -> None:
+def test_a_fork_that_lives_on_keeps_nothing_of_its_parent(program: Any) -> None:
     process = program.start(
         """
 c = start("parents")
@@ -196,7 +116,7 @@ time.sleep(1000)
     os.kill(child, signal.SIGKILL)
 
 
-def test_what_executes_another_program_is_the_same(program: Program) -> None:
+def test_what_executes_another_program_is_the_same(program: Any) -> None:
     process = program.start("start('a'); os.execv('/bin/sh', ['sh', '-c', 'echo on; exec sleep 1000'])")
     assert process.stdout and process.stdout.readline()
     time.sleep(0.3)
@@ -208,10 +128,10 @@ def test_what_executes_another_program_is_the_same(program: Program) -> None:
 
 @pytest.mark.needs("strace")
 @pytest.mark.parametrize("text", ["start().delete(force=True)", "make().delete()", "start().detach()"])
-def test_nothing_is_started_for_a_program_that_leaves_nothing(program: Program, text: str) -> None:
+def test_nothing_is_started_for_a_program_that_leaves_nothing(program: Any, text: str) -> None:
     process = program.start(f"for _ in range(3): {text}\ntell('done'); sys.stdin.read()")
     assert process.stdout and process.stdout.readline()
-    (its_guard,) = guards_of(process.pid)
+    (its_guard,) = program.guards_of(process.pid)
     trace = subprocess.Popen(["strace", "-qq", "-f", "-p", str(its_guard)], stderr=subprocess.PIPE, text=True)
     host.until(lambda: host.status(its_guard)["TracerPid"] != "0", "strace looks on")
     process.kill()
@@ -223,7 +143,7 @@ def test_nothing_is_started_for_a_program_that_leaves_nothing(program: Program, 
             engine.delete(summary.id, force=True)
 
 
-def test_a_container_that_was_let_go_of_stays(program: Program) -> None:
+def test_a_container_that_was_let_go_of_stays(program: Any) -> None:
     program.run("start('a').detach(); start('b')")
     host.until(lambda: program.records() == ["a"], "the other went")
     assert len(program.processes()) == 1
@@ -232,7 +152,7 @@ def test_a_container_that_was_let_go_of_stays(program: Program) -> None:
         engine.delete("a", force=True)
 
 
-def test_records_kept_on_purpose_stay(program: Program) -> None:
+def test_records_kept_on_purpose_stay(program: Any) -> None:
     program.run(
         "spec = ContainerSpec(['sh', '-c', 'exit 3'], rootfs=sys.argv[3])\n"
         "engine.run(spec, driver='native', name='kept', keep=True, stdin=DEVNULL); start('b')"
@@ -246,10 +166,10 @@ def test_records_kept_on_purpose_stay(program: Program) -> None:
         kept.delete()
 
 
-def test_one_guard_of_nobody(program: Program) -> None:
+def test_one_guard_of_nobody(program: Any) -> None:
     process = program.start("c = [start() for _ in range(3)]; tell('on'); sys.stdin.read()")
     assert process.stdout and process.stdout.readline()
-    (its_guard,) = guards_of(process.pid)
+    (its_guard,) = program.guards_of(process.pid)
     status = host.status(its_guard)
     assert status["Name"] == "execdrivers-grd" and status["PPid"] != str(process.pid)
     assert int(status["Threads"]) == 1
@@ -269,10 +189,10 @@ def test_one_guard_of_nobody(program: Program) -> None:
     host.until(lambda: not host.alive(its_guard), "the guard ended")
 
 
-def test_a_cleaner_that_is_killed_leaves_it_to_gc(program: Program) -> None:
+def test_a_cleaner_that_is_killed_leaves_it_to_gc(program: Any) -> None:
     process = program.start("c = [start(str(n)) for n in range(3)]; tell('on'); sys.stdin.read()")
     assert process.stdout and process.stdout.readline()
-    for each in guards_of(process.pid):
+    for each in program.guards_of(process.pid):
         os.kill(each, signal.SIGKILL)
     process.kill()
     process.wait()
