@@ -356,15 +356,18 @@ def test_help_lists_every_option_once(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_no_option_of_docker_means_another_thing_here(capsys: pytest.CaptureFixture[str]) -> None:
     """Docker's options that we have not are refused by name."""
-    for option in ("-d", "-p80:80", "--entrypoint=x", "--restart=always", "--gpus=all"):
+    for option in ("-p80:80", "--entrypoint=x", "--gpus=all"):
         assert main(["run", option, "sh"]) == 125
         assert "unknown option" in capsys.readouterr().err
+    for option in ("--restart=always", "--log-driver=syslog", "--detach-keys=a"):
+        assert main(["run", option, "sh"]) == 125
+        assert f"option {option.partition('=')[0]} is not supported: " in capsys.readouterr().err
 
 
 def test_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     text = capsys.readouterr().out
-    for command in ("run", "explain", "drivers", "ps", "inspect", "kill", "rm"):
+    for command in ("run", "explain", "drivers", "ps", "inspect", "logs", "attach", "exec", "kill", "rm", "gc"):
         assert f"\n  {command} " in text
     assert main(["--help"]) == 0
     assert capsys.readouterr().out == text
