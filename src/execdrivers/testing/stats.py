@@ -318,6 +318,57 @@ class TestStats(Kit):
         container.wait(TIMEOUT)
         self._assert_counted(container.stats() if self._counts(container) else None, processor=0.15)
 
+    # --- detached
+
+    def detached(self, *commands: str, **fields: Any) -> Container:
+        """A container that runs on without this program, and with nothing limited."""
+        container = self.engine.create(self.spec(*commands, **fields), driver=self.name, name=self.id, detach=True)
+        self.orphans.append(container)
+        container.start()
+        return container
+
+    @needs("stats", "detach")
+    def test_of_a_detached_container(self) -> None:
+        self.detached(f"eat {16 * _MIB}", "burn 0.2", "chorus 2", "sleep")
+
+        def other() -> None:
+            with self.new_engine() as engine:
+                container = engine.get(self.id)
+                host.until(lambda: container.stats().pids.current == 3, "all run")
+                found = container.stats()
+                self._assert_counted(found, processor=0.2, peak=16 * _MIB)
+
+        host.in_child(other)
+
+    @needs("stats", "detach")
+    def test_of_a_detached_container_in_all(self) -> None:
+        """Told by whoever looks, after an end that its maker has not waited for."""
+
+        def make() -> None:
+            self.detached("burn 0.3", "exit 4")
+
+        host.in_child(make, killed=True)
+        container = self.engine.get(self.id)
+        self.orphans.append(container)
+        assert container.wait(TIMEOUT).code == 4
+        self._assert_counted(container.stats() if self._counts(container) else None, processor=0.3)
+
+    @needs("update", "detach", "pids", "cgroup.pids")
+    def test_limits_and_processes_of_a_detached_container(self) -> None:
+        self.detached("ignore 10", "chorus 2", "sleep")
+
+        def other() -> None:
+            with self.new_engine() as engine:
+                container = engine.get(self.id)
+                host.until(lambda: len(container.pids()) == 3, "all run")
+                container.update(pids=30)
+                assert host.cgroup_file(self.first_process(container), "pids", "pids.max", "pids.max") == "30"
+                assert set(container.pids()) == host.descendants(self.first_process(container))
+                container.signal("USR1", all=True)
+                assert sorted(container.pids()) == sorted(host.descendants(self.first_process(container)))
+
+        host.in_child(other)
+
     def test_without_accounting_there_is_none(self) -> None:
         assert self.run("exit 0").stats is None
 
