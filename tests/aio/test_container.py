@@ -151,6 +151,24 @@ def test_exec_many_at_once(within, sh):
     within(main)
 
 
+def test_exec_on_a_terminal(within, sh):
+    async def main(engine):
+        async with await engine.create(sh("sleep 60", init=True), stdin=DEVNULL) as c:
+            await c.start()
+            command = ["sh", "-c", "stty -echo; stty size; read x; stty size"]
+            async with await c.exec(command, tty=True, console_size=(3, 4), stdin=PIPE, stdout=PIPE) as p:
+                assert await p.stdout.readline() == b"3 4\r\n"
+                await p.resize(5, 6)
+                await p.stdin.write(b"on\n")
+                assert await p.stdout.readline() == b"5 6\r\n"
+                assert (await p.wait(10)).ok
+            async with await c.exec(["true"]) as p:
+                with pytest.raises(InvalidState, match="no terminal"):
+                    await p.resize(5, 6)
+
+    within(main)
+
+
 def test_pause_update_pids_and_stats(within, sh):
     async def main(engine):
         async with await engine.create(sh("while :; do :; done", memory="64M", pids=20), stdin=DEVNULL) as c:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import struct
+import subprocess
+import sys
+import termios
 import threading
 import time
 
@@ -172,3 +177,43 @@ def test_a_terminal_reads_from_files_that_epoll_does_not_take(within, sh, tmp_pa
         assert b"from a file\r\n" in done.stdout
 
     within(main)
+
+
+def test_our_own_terminal_is_connected(no_leaks, root, rootfs):
+    """A program on a terminal runs a container on one: keys and size go through, and all is as before."""
+    text = f"""
+import asyncio, termios
+from execdrivers import aio
+before = termios.tcgetattr(0)
+async def main():
+    async with aio.Engine({str(root)!r}) as engine:
+        script = "stty size; trap 'echo int' INT; echo ready; until read x; do :; done; echo got $x"
+        return await engine.run(["sh", "-c", script], rootfs={str(rootfs)!r}, tty=True)
+print("code", asyncio.run(main()).returncode, termios.tcgetattr(0) == before)
+"""
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 7, 77, 0, 0))
+    command = [sys.executable, "-c", text]
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    os.close(slave)
+    seen = b""
+
+    def until(wanted):
+        nonlocal seen
+        deadline = time.monotonic() + 20
+        while wanted not in seen:
+            assert time.monotonic() < deadline
+            try:
+                seen += os.read(master, 4096)
+            except OSError:
+                raise AssertionError(seen) from None
+
+    until(b"ready")
+    os.write(master, b"\x03")
+    until(b"int\r\n")
+    os.write(master, b"hello\n")
+    until(b"code 0 True")
+    assert process.wait() == 0
+    os.close(master)
+    assert b"7 77" in seen
+    assert b"got hello" in seen

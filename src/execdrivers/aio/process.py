@@ -267,6 +267,13 @@ class ExecProcess(Process):
         await self._look()
         await in_thread(lambda: self._exec.signal(number))
 
+    async def resize(self, rows: int, columns: int) -> None:
+        """Set the size of its terminal, in characters. Raises `InvalidState` where it has none (``tty``)."""
+        terminal = self._exec.terminal
+        if terminal is None:
+            raise InvalidState(f"{self!r} has no terminal", remedy="give it one: exec(…, tty=True)")
+        terminal.resize(rows, columns)
+
     async def close(self) -> None:
         """Kill it if it still runs, and let go of its streams. May be called twice."""
         with deferred() as patiently:
