@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from execdrivers import CommandNotFound, ContainerTimeout
+from execdrivers import CommandNotFound, Container, ContainerTimeout
 from execdrivers.testing import host
 from execdrivers.testing.gates import needs
 from execdrivers.testing.kit import Kit, args_of
@@ -162,3 +162,49 @@ class TestEvents(Kit):
         container.delete()
         written = self.engine.events(containers=container.id, follow=False)
         assert [event.type for event in written] == ["created", "started", "paused", "resumed", "exited", "deleted"]
+
+    # --- detached containers, of which several programs can tell
+
+    @needs("detach")
+    def test_of_a_detached_one(self) -> None:
+        container = self._detached("exit 3")
+        for _ in range(2):
+            container.wait()
+            self.new_engine().get(container.id).wait()
+        container.delete()
+        assert self._written(container.id) == ["created", "started", "exited", "deleted"]
+
+    @needs("detach")
+    def test_of_a_detached_one_that_ends_unseen(self) -> None:
+        with self.engine.events(containers=self.id, until=time.time() + 60) as stream:
+            container = self._detached("exit 3")
+            told = [next(stream) for _ in range(3)]
+        assert [event.type for event in told] == ["created", "started", "exited"]
+        assert told[2].exit is not None and told[2].exit.code == 3
+        container.delete()
+        assert self._written(container.id) == ["created", "started", "exited", "deleted"]
+
+    @needs("detach", "events", "cgroup.memory", "exec")
+    def test_out_of_memory_while_nobody_waits(self) -> None:
+        with self.engine.events(containers=self.id, types="oom", until=time.time() + 60) as stream:
+            container = self._detached("sleep", **self._short_of_memory())
+            told = []
+            for _ in range(2):
+                with container.exec(args_of(f"eat {128 << 20}")) as eater:
+                    eater.wait()
+                told.append(next(stream).oom_kills)
+        assert told == [1, 2]
+        container.kill()
+        assert container.wait().oom_kills == 2
+        container.delete()
+        assert [kind for kind in self._written(container.id) if kind == "oom"] == ["oom"] * 2
+
+    def _detached(self, command: str, **fields: Any) -> Container:
+        container = self.engine.create(self.spec(command, **fields), driver=self.name, name=self.id, detach=True)
+        self.orphans.append(container)
+        container.start()
+        return container
+
+    def _written(self, id: str) -> list[str]:
+        events = self.engine.events(containers=id, follow=False)
+        return [event.type for event in events if event.type != "memory_pressure"]
