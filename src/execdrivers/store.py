@@ -7,6 +7,7 @@ always whole: it is written aside and renamed. Programs on one root need no othe
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -216,7 +217,8 @@ class Entry:
         fd, locked, self._fd, self._locked = self._fd, self._locked, -1, False
         if fd >= 0:
             if locked:  # a fork of this program that has the descriptor would keep the lock
-                fcntl.flock(fd, fcntl.LOCK_UN)
+                with contextlib.suppress(OSError):
+                    fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
 
 
