@@ -28,12 +28,16 @@ class Monitored:
         self.child: Started | None = None
 
     def run(self, script: str, *, stdin: bool = False, tty: bool = False, go: bool = True, **more: Any) -> Started:
-        """Have it stand by a shell script."""
+        """Have it stand by a shell script, in which ``await`` waits for `let_on`."""
         self.prepare(script, stdin=stdin, tty=tty, **more)
         if go:
             self.monitor.channels()
         assert self.child is not None
         return self.child
+
+    def let_on(self) -> None:
+        """Once: what waits in the script goes on."""
+        (self.directory.parent / "on").touch()
 
     def prepare(
         self, script: str, *, stdin: bool = False, tty: bool = False, log: LogOptions | None = None, **more: Any
@@ -41,6 +45,7 @@ class Monitored:
         directory = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
         null = os.open(os.devnull, os.O_RDWR)
         opened = [directory, null]
+        script = script.replace("await", f"while ! [ -e {self.directory.parent}/on ]; do sleep 0.02; done")
         if tty:
             master, slave = pty.openpty()
             opened += [master, slave]

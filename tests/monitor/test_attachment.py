@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import socket
 import stat
 import threading
@@ -99,10 +100,10 @@ def test_input_of_one_that_leaves_at_once_is_taken(monitored: Any) -> None:
 
 
 def test_a_resize_passes_input_that_waits(monitored: Any) -> None:
-    monitored.run(
-        "stty raw -echo; echo up; while ! [ $(stty size | cut -d' ' -f1) = 33 ]; do sleep 0.05; done", tty=True
-    )
+    script = "stty raw -echo; await; echo up; while ! [ $(stty size | cut -d' ' -f1) = 33 ]; do sleep 0.05; done"
+    monitored.run(script, tty=True)
     with attach(monitored) as typist, attach(monitored) as resizer:
+        monitored.let_on()
         read_until(resizer, b"up\n")
         while typist.send(bytes(32768)):  # until nobody takes any more
             pass
@@ -111,18 +112,20 @@ def test_a_resize_passes_input_that_waits(monitored: Any) -> None:
 
 
 def test_a_command_that_closes_its_input(monitored: Any) -> None:
-    monitored.run("exec <&-; sleep 0.3; echo closed; sleep 2; exit 0", stdin=True)
+    monitored.run("exec <&-; await; echo closed; sleep 2; exit 0", stdin=True)
     with attach(monitored) as attachment:
+        monitored.let_on()
         read_until(attachment, b"closed\n")
         attachment.write(bytes(500_000))
     assert monitored.ended().status == 0
 
 
 def test_a_terminal(monitored: Any) -> None:
-    script = "sleep 0.3; echo ready; while read line; do stty size; echo got $line; done; echo end"
+    script = "await; echo ready; while read line; do stty size; echo got $line; done; echo end"
     monitored.run(script, tty=True)
     with attach(monitored) as attachment:
         assert attachment.tty and attachment.stdin
+        monitored.let_on()
         read_until(attachment, b"ready\r\n")
         attachment.resize(43, 132)
         attachment.write(b"a\n")
@@ -139,11 +142,12 @@ def test_a_terminal(monitored: Any) -> None:
 
 def test_a_terminal_outlives_its_other_side(monitored: Any) -> None:
     """Closed by all and opened again, as a getty does; and the monitor does not spin meanwhile."""
-    script = "t=$(readlink /proc/self/fd/0); exec </dev/null >/dev/null 2>&1; sleep 0.5"
+    script = "t=$(readlink /proc/self/fd/0); exec </dev/null >/dev/null 2>&1; await"
     monitored.run(f"{script}; echo again >$t; read x <$t; echo $x >$t", tty=True)
     with attach(monitored) as attachment:
-        time.sleep(0.1)
-        assert monitored.sleeps(0.2)
+        time.sleep(0.3)
+        assert any(monitored.sleeps(0.2) for _ in range(5))
+        monitored.let_on()
         read_until(attachment, b"again\r\n")
         attachment.write(b"word\n")
         assert read_all(attachment)["stdout"].endswith(b"word\r\n")
@@ -281,3 +285,19 @@ def test_clients_that_come_and_go(monitored: Any, tmp_path: Path) -> None:
     lines = monitored.output().split(b"\n")
     assert lines[-2:] == [b"last", b""]
     assert lines[:-2] == [b"%d" % n for n in range(len(lines) - 2)] and len(lines) > 100
+
+
+def test_a_monitor_out_of_descriptors(monitored: Any) -> None:
+    """Who comes then waits in vain; the monitor does not spin meanwhile, and takes others later."""
+    monitored.run("exec sleep 60", stdin=True)
+    pid = monitored.monitor.pid
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")), limits[1]))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as raw:
+        directory = os.open(monitored.directory, os.O_PATH)
+        raw.connect(f"/proc/self/fd/{directory}/attach")
+        os.close(directory)
+        assert any(monitored.sleeps(0.3) for _ in range(5))  # but for once a second
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        raw.settimeout(20)
+        assert raw.recv(10)[:1] == b"h"

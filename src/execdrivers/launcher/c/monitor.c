@@ -22,6 +22,7 @@
 
 enum { CONTROL, CHILDREN, FIRST, OUTPUT, INPUT = OUTPUT + OUTPUTS, LISTENER, CLIENT, WATCH = CLIENT + CLIENTS,
        POLLED = WATCH + ED_MAX_WATCHES };
+enum { RETRY = 1000 }; /* ms until somebody who could not be accepted is again */
 
 /* Read what there is of an output, at most a packet: to the log, and to who is attached. Its length; 0: nothing now. */
 int move_output(struct monitor *m, int which)
@@ -52,7 +53,7 @@ static void prepare(struct monitor *m, struct pollfd *polled)
     for (int i = 0; i < OUTPUTS; i++)
         polled[OUTPUT + i] = want(m->outputs[i], POLLIN);
     polled[INPUT] = want(m->input, m->pending_size ? POLLOUT : 0);
-    polled[LISTENER] = want(m->listener, POLLIN);
+    polled[LISTENER] = want(m->listener, m->refuses ? 0 : POLLIN);
     for (int i = 0; i < CLIENTS; i++)
         polled[CLIENT + i] = want(m->clients[i].fd, client_events(&m->clients[i]));
     for (int i = 0; i < ED_MAX_WATCHES; i++)
@@ -88,15 +89,38 @@ static void serve(struct monitor *m, const struct pollfd *polled)
         take_request(m);
 }
 
+/* poll(2) takes no more than RLIMIT_NOFILE, of which some of us have little: so only what is there. */
+static int poll_present(struct pollfd *polled, int timeout)
+{
+    struct pollfd present[POLLED];
+    struct __kernel_timespec span = {.tv_sec = timeout / 1000, .tv_nsec = timeout % 1000 * 1000000L};
+    int count = 0;
+    for (int i = 0; i < POLLED; i++)
+        if (polled[i].fd >= 0)
+            present[count++] = polled[i];
+    long result = SYS6(__NR_ppoll, present, count, timeout < 0 ? NULL : &span, NULL, SIGSET_SIZE, 0);
+    for (int i = 0, at = 0; i < POLLED; i++)
+        if (polled[i].fd >= 0)
+            polled[i].revents = present[at++].revents;
+    return (int)result;
+}
+
 __attribute__((noreturn)) static void run(struct monitor *m)
 {
     struct pollfd polled[POLLED];
     while (!m->ended || !m->released) {
         prepare(m, polled);
         int timeout = watches_timeout(m);
-        struct __kernel_timespec span = {.tv_sec = timeout / 1000, .tv_nsec = timeout % 1000 * 1000000L};
-        if (SYS6(__NR_ppoll, polled, POLLED, timeout < 0 ? NULL : &span, NULL, SIGSET_SIZE, 0) >= 0)
+        if (m->refuses && (timeout < 0 || timeout > RETRY))
+            timeout = RETRY;
+        m->refuses = 0;
+        int result = poll_present(polled, timeout);
+        if (result >= 0)
             serve(m, polled);
+        else if (result != -EINTR) { /* out of memory: not again at once */
+            struct __kernel_timespec nap = {.tv_nsec = 10000000};
+            sys2(__NR_nanosleep, &nap, NULL);
+        }
     }
     conclude(m);
 }

@@ -63,8 +63,10 @@ static void drop(struct client *client)
 void accept_client(struct monitor *m)
 {
     scoped_fd fd = (int)sys4(__NR_accept4, m->listener, NULL, NULL, O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
+    if (fd < 0) {
+        m->refuses = fd != -EAGAIN; /* out of descriptors or memory: tried again, but not at once */
         return;
+    }
     set_room(fd, 1);
     struct client *free = NULL;
     for (int i = 0; i < CLIENTS && !free; i++)

@@ -55,7 +55,7 @@ struct monitor {
     int input, input_ends;
     unsigned char input_last; /* byte, which tells the end of a line */
     uint32_t pending_at, pending_size;
-    int listener;
+    int listener, refuses;
     struct client clients[CLIENTS];
     unsigned int turn; /* of the client who is heard first among those who wait */
     int channels[CHANNELS];
