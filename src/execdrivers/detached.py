@@ -232,6 +232,8 @@ class Detached(Recovered):
         if self.exit is not None:
             return True
         wait: Callable[[Pump], bool] = lambda pump: pump.step(deadline) if once else pump.run(deadline)  # noqa: E731
+        if not once:
+            self._hold()  # the kernel may tell its end where others remove what the monitor has left
         if (monitor := self._monitor_fd()) >= 0 and not wait(Pump(monitor, ())):
             return False
         # One that was killed has left no word; its container may run on.

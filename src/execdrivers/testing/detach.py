@@ -403,8 +403,13 @@ class TestDetach(Kit):
 
     @needs("detach")
     def test_its_record_goes_where_that_was_asked_for(self) -> None:
-        self.detached("exit 3", remove=True)
+        container = self.detached("exit 3", remove=True)
+        assert container.wait(TIMEOUT) == Exit(reason="exited", code=3)
         host.until(lambda: not self.stored(), "its record went")
+        with pytest.raises(ContainerNotFound):
+            self.engine.get(self.id)
+        self.detached("exit 3", remove=True)
+        host.until(lambda: not self.stored(), "its record went with nobody there")
         self.orphans.clear()
 
     @needs("detach")
