@@ -146,7 +146,7 @@ class TestEvents(Kit):
 
     def test_followed_by_another_engine(self) -> None:
         """Also what leaves no record."""
-        with self.new_engine().events(until=time.time() + 60) as stream:
+        with self.new_engine().events(until=time.time() + 120) as stream:
             done = self.run("exit 3")
             told = [next(stream) for _ in self.events]
         assert told == self.events
@@ -176,7 +176,7 @@ class TestEvents(Kit):
 
     @needs("detach")
     def test_of_a_detached_one_that_ends_unseen(self) -> None:
-        with self.engine.events(containers=self.id, until=time.time() + 60) as stream:
+        with self.engine.events(containers=self.id, until=time.time() + 120) as stream:
             container = self._detached("exit 3")
             told = [next(stream) for _ in range(3)]
         assert [event.type for event in told] == ["created", "started", "exited"]
@@ -186,7 +186,7 @@ class TestEvents(Kit):
 
     @needs("detach", "events", "cgroup.memory", "exec")
     def test_out_of_memory_while_nobody_waits(self) -> None:
-        with self.engine.events(containers=self.id, types="oom", until=time.time() + 60) as stream:
+        with self.engine.events(containers=self.id, types="oom", until=time.time() + 120) as stream:
             container = self._detached("sleep", **self._short_of_memory())
             told = []
             for _ in range(2):
