@@ -209,8 +209,8 @@ class Container(Supervised):
     def attach(self) -> Attachment:
         """Connect to the stdio of a detached container: see `execdrivers.monitor.Attachment`.
 
-        Raises `InvalidState` when it has ended, or for a container that is not detached; `OperationError` when too many
-        are attached.
+        Raises `InvalidState` when it has ended, when sixteen are attached already, or for a container that is not
+        detached; `StoreError` when this program may not.
         """
         raise self._not_detached("cannot be attached to")
 
