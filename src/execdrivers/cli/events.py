@@ -111,7 +111,7 @@ def _text(event: Event) -> str:
         more |= {"status": event.exit.status, "reason": event.exit.reason}
     more |= {"oom_kills": event.oom_kills, "lost": event.lost}
     shown = ", ".join(f"{name}={value}" for name, value in more.items() if value not in (None, ""))
-    words = (rfc3339(int(event.time * 10**9)), "container", event.type, event.id, f"({shown})")
+    words = (rfc3339(round(event.time * 10**6) * 1000), "container", event.type, event.id, f"({shown})")
     return printable(" ".join(word for word in words if word))
 
 
