@@ -46,7 +46,7 @@ def test_a_table(cli: Cli, web: str) -> None:
     assert columns == COLUMNS
     name, cpu, memory, percent, network, devices, pids = row
     assert name == web
-    assert 20 < float(cpu.removesuffix("%")) < 130
+    assert 1 < float(cpu.removesuffix("%")) < 130
     assert re.fullmatch(r"[\d.]+[KM]iB / 64MiB", memory)
     assert 0 < float(percent.removesuffix("%")) < 50
     assert (network, devices, pids) == ("0B / 0B", "--", "2")
@@ -57,7 +57,7 @@ def test_on_each_driver_that_tells(cli: Cli, contained: tuple[object, ...]) -> N
         cli.running("x")
         data = json.loads(cli("stats", "--no-stream", "--format", "json", "x").stdout)
         assert data["name"] == "x" and data["state"] == "running"
-        assert 20 < data["cpu_percent"] < 130 and 0 < data["memory_percent"] < 50
+        assert 1 < data["cpu_percent"] < 130 and 0 < data["memory_percent"] < 50
         assert data["pids"]["current"] == 2 and data["network"] is None
         cli("kill", "x")
         process.wait(20)
@@ -156,7 +156,7 @@ def test_top(cli: Cli, web: str) -> None:
     assert first[1] == pid == second[2]
     assert first[0] == "root" and first[5] == "?" and re.fullmatch(r"00:00:\d\d", first[6])
     assert first[7] == "sh -c sleep 1000 & while :; do :; done" and second[7] == "sleep 1000"
-    assert int(first[3]) > 5 > int(second[3])
+    assert int(first[3]) > int(second[3]) == 0
 
 
 def test_top_as_json(cli: Cli, contained: tuple[object, ...]) -> None:
