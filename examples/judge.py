@@ -134,5 +134,5 @@ def main(argv: list[str] | None = None) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except execdrivers.UnsupportedFeature as error:
+    except execdrivers.ExecDriverError as error:
         sys.exit(f"{os.path.basename(__file__)}: {error}")
