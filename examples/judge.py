@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import os
 import sys
+import time
 from dataclasses import dataclass
 
 import execdrivers
@@ -25,7 +26,7 @@ class Limits:
     """What a submission may use on one test."""
 
     cpu: float = 1.0  # seconds of processor time
-    wall: float = 3.0  # seconds, for one that waits instead of computing
+    idle: float = 3.0  # seconds, for one that waits instead of computing
     memory: int = 64 << 20  # bytes
     output: int = 64 << 10  # bytes
 
@@ -57,17 +58,14 @@ async def judge(engine: aio.Engine, command: str, given: str, expected: str, lim
         accounting=True,  # its cgroups count from its first instruction to its last
     ) as container:
         await container.start()
-        watch = asyncio.ensure_future(kill_when_used_up(container, limits.cpu))
-        output, late = bytearray(), False
-        try:
-            async for _, data in container.stream(timeout=limits.wall):
-                output += data
-                if len(output) > limits.output:
-                    break
-        except execdrivers.ContainerTimeout:
-            late = True
-        finally:
-            watch.cancel()
+        watch = asyncio.ensure_future(kill_in_time(container, limits))
+        output = bytearray()
+        async for _, data in container.stream():
+            output += data
+            if len(output) > limits.output:
+                break
+        idle = watch.done() and watch.result()
+        watch.cancel()
         await container.kill()
         exit = await container.wait()
         used = await container.stats()
@@ -78,7 +76,7 @@ async def judge(engine: aio.Engine, command: str, given: str, expected: str, lim
         verdict = "time limit exceeded"
     elif exit.reason == "oom":
         verdict = "memory limit exceeded"
-    elif late:
+    elif idle:
         verdict = "idleness limit exceeded"
     elif not exit.ok:
         verdict = f"runtime error ({exit})"
@@ -87,11 +85,22 @@ async def judge(engine: aio.Engine, command: str, given: str, expected: str, lim
     return Result(verdict, cpu, memory)
 
 
-async def kill_when_used_up(container: aio.Container, cpu: float) -> None:
-    """Kill it when its processor time is used up. It is looked at when that can be so at the earliest."""
-    while (left := cpu - (await container.stats()).cpu.usage / 1e9) >= 0:
-        await asyncio.sleep(max(0.002, left / (os.cpu_count() or 1)))
+async def kill_in_time(container: aio.Container, limits: Limits) -> bool:
+    """Kill it when its processor time is used up, looked at when that can be so at the earliest; or when it is idle.
+
+    Idle is who has used less than a hundredth of a processor for so long: on a busy machine everybody waits. Whether
+    that was it.
+    """
+    idle, since, before = False, time.monotonic(), 0.0
+    while not idle and (used := (await container.stats()).cpu.usage / 1e9) <= limits.cpu:
+        left = since + limits.idle - time.monotonic()
+        if left <= 0:
+            idle = used - before < limits.idle / 100
+            since, before = time.monotonic(), used
+        else:
+            await asyncio.sleep(min(left, max(0.005, (limits.cpu - used) / (os.cpu_count() or 1))))
     await container.kill()
+    return idle
 
 
 async def judge_all(commands: list[str], limits: Limits, at_once: int) -> list[list[Result]]:
@@ -115,14 +124,14 @@ def main(argv: list[str] | None = None) -> int:
     default = Limits()
     parser = argparse.ArgumentParser(description="Judge submissions: they are to turn lower case into upper case.")
     parser.add_argument("--cpu", type=float, default=default.cpu, metavar="SECONDS")
-    parser.add_argument("--wall", type=float, default=default.wall, metavar="SECONDS")
+    parser.add_argument("--idle", type=float, default=default.idle, metavar="SECONDS")
     parser.add_argument("--memory", type=int, default=default.memory >> 20, metavar="MEGABYTES")
     parser.add_argument(
         "--at-once", type=int, default=os.cpu_count(), metavar="N", help="how many run at the same time"
     )
     parser.add_argument("commands", metavar="COMMAND", nargs="+")
     given = parser.parse_args(argv)
-    limits = Limits(cpu=given.cpu, wall=given.wall, memory=given.memory << 20)
+    limits = Limits(cpu=given.cpu, idle=given.idle, memory=given.memory << 20)
     everything = asyncio.run(judge_all(given.commands, limits, given.at_once))
     for command, results in zip(given.commands, everything, strict=True):
         print(f"$ {command}")

@@ -93,7 +93,7 @@ def test_tool_calls_share_a_workspace(tmp_path: Path) -> None:
     ],
 )
 def test_judge(command: str, verdict: str) -> None:
-    done = example("judge.py", "--cpu", "0.3", "--wall", "2", "--memory", "32", command)
+    done = example("judge.py", "--cpu", "0.3", "--idle", "1", "--memory", "32", command)
     assert verdict in done.stdout, done.stdout + done.stderr
     assert done.returncode == (0 if verdict == "accepted" else 1)
 
@@ -102,7 +102,7 @@ def test_judge(command: str, verdict: str) -> None:
 def test_judge_goes_by_processor_time(tmp_path: Path) -> None:
     """Many at once on one machine: who is slow because of the others is not too slow."""
     busy = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; tr a-z A-Z"
-    done = example("judge.py", "--cpu", "1", "--wall", "60", "--at-once", "12", *[busy] * 8)
+    done = example("judge.py", "--cpu", "1", "--at-once", "12", *[busy] * 8)
     assert done.stdout.count("accepted") == 24, done.stdout + done.stderr
     assert done.returncode == 0
 

@@ -187,6 +187,18 @@ def test_pause_update_pids_and_stats(within, sh):
     within(main)
 
 
+def test_a_sample_at_its_end_is_the_last(within, sh):
+    async def main(engine):
+        for _ in range(20):
+            async with await engine.create(sh("sleep 0.01"), stdin=DEVNULL, accounting=True) as c:
+                await c.start()
+                while c.exit is None:
+                    last = await c.stats()
+                assert (await c.stats()).cpu.usage >= last.cpu.usage > 0
+
+    within(main)
+
+
 def test_what_a_driver_cannot_do_it_refuses(within, sh):
     async def main(engine):
         async with await engine.create(sh("sleep 60"), driver="chroot", stdin=DEVNULL) as c:

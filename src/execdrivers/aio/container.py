@@ -175,6 +175,13 @@ class Container(Process):
     async def stats(self) -> Stats:
         """What it uses now, or has used. Raises as `execdrivers.Container.stats`."""
         await self._look()
+        ended = self.exit is not None
+        try:
+            return await in_thread(self._container.stats)
+        except InvalidState:
+            if ended:
+                raise
+        await self._look()  # it ended meanwhile
         return await in_thread(self._container.stats)
 
     async def exec(self, args: Iterable[str], **options: Unpack[ExecOptions]) -> ExecProcess:
