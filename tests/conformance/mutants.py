@@ -306,6 +306,26 @@ class ExecutesAsAnother(NativeDriver):
         return handle
 
 
+@caught_by("TestDetach::test_its_monitor_is_above_it")
+class IsTheParent(NativeDriver):
+    def create(self, request: CreateRequest) -> Any:
+        return super().create(attrs.evolve(request, spawner=None))
+
+
+@caught_by("TestDetach::test_with_init")
+class KeepsItsChannels(NativeDriver):
+    def create(self, request: CreateRequest) -> Any:
+        handle = super().create(request)
+        true_start = handle.start
+
+        def start() -> None:
+            true_start()
+            handle.channels = ()
+
+        handle.start = start
+        return handle
+
+
 @caught_by("TestRecover::test_it_runs_on_and_is_found")
 class RecoversTheDead(NativeDriver):
     def recover(self, id: str, state: Mapping[str, Any], directory: str) -> Any:

@@ -50,7 +50,9 @@ static int hear_channels(struct monitor *m)
                && (n = SYS6(__NR_recvfrom, m->channels[i], &message, sizeof message, 0x40, NULL, NULL)) > 0) {
             if (n != sizeof message)
                 continue;
-            if (message.kind == ED_EXITED || (message.kind == ED_REAPED && (int)message.step == m->first_pid))
+            /* A reaper tells of the init; what the init itself has told of the command came first. */
+            if (message.kind == ED_EXITED
+                || (message.kind == ED_REAPED && !m->known && (int)message.step == m->first_pid))
                 know(m, message.error);
         }
         if (n != -EAGAIN && n != -EINTR)
