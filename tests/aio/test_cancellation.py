@@ -21,7 +21,7 @@ from execdrivers.testing import leaks
 pytestmark = pytest.mark.needs("root", "busybox")
 
 #: Cancellations of each kind of call; their moments are drawn anew each time.
-COUNT = int(os.environ.get("EXECDRIVERS_CANCELLATIONS", "100"))
+COUNT = int(os.environ.get("EXECDRIVERS_CANCELLATIONS", "75"))
 
 
 async def run(engine, sh, **options):

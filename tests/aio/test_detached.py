@@ -57,7 +57,7 @@ def test_a_follower_that_is_cancelled_loses_nothing(within, sh):
         spec = sh("i=0; while [ $i -lt 50 ]; do echo $i; i=$((i+1)); sleep 0.005; done")
         async with await engine.create(spec, stdin=DEVNULL, detach=True) as c:
             await c.start()
-            entries = c.logs(follow=True)
+            entries = await c.logs(follow=True).__aenter__()  # slow machines open it in more than the timeout
             seen = []
             while True:
                 try:
