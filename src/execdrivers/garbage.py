@@ -7,6 +7,7 @@ kept on purpose stay, as does all that somebody still lives for.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -82,9 +83,8 @@ def _collect(
             if _remove(store, registry, record, found):
                 break
             # Somebody has changed it meanwhile, who need not remove it: to be judged anew.
-            with store.open(record.id) as entry:
+            with contextlib.closing(store.open(record.id)) as entry:
                 record = entry.read()
-            entry.close()
         except ContainerNotFound:
             return None
         except ExecDriverError as error:

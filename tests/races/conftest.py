@@ -18,6 +18,9 @@ from execdrivers.driver import Probe
 DRIVERS = ("native", "lxc", "oci", "chroot")
 
 
+EITHER = pytest.mark.parametrize("make", ["attached", "detached"], indirect=True)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "features(*names): of the drivers only those that declare all of them")
 
@@ -63,14 +66,20 @@ def spec(rootfs: Path) -> Callable[..., ContainerSpec]:
 
 
 @pytest.fixture
-def make(engine: Engine, spec: Callable[..., ContainerSpec]) -> Callable[..., Container]:
-    """driver, command, fields of the spec → a container that is started, on ``engine``."""
+def make(
+    request: pytest.FixtureRequest, engine: Engine, spec: Callable[..., ContainerSpec], probes: dict[str, Probe]
+) -> Callable[..., Container]:
+    """driver, command, fields of the spec → a container that is started, on ``engine``. With `EITHER` the test is run
+    with detached ones as well."""
+    detach = getattr(request, "param", "attached") == "detached"
 
     def make(driver: str, command: str = "exec sleep 1000", name: str | None = None, **fields: Any) -> Container:
         streams = {key: fields.pop(key, DEVNULL) for key in ("stdin", "stdout", "stderr")}
         if fields.get("tty"):
             streams.pop("stderr")
-        container = engine.create(spec(command, **fields), driver=driver, name=name, **streams)
+        if detach and "detach" not in probes[driver].features:
+            pytest.skip(f"driver {driver} does not declare detach")
+        container = engine.create(spec(command, **fields), driver=driver, name=name, detach=detach, **streams)
         container.start()
         return container
 

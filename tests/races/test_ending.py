@@ -22,6 +22,7 @@ from execdrivers import (
     LaunchError,
 )
 
+from .conftest import EITHER
 from .together import Program, in_programs, in_threads, raised, with_variable
 
 pytestmark = pytest.mark.needs("root", "busybox")
@@ -94,6 +95,7 @@ def test_exec_while_it_is_killed(
 
 
 @pytest.mark.features("exec")
+@EITHER
 def test_exec_by_another_program_while_it_is_killed(
     driver: str, make: Make, rounds: Callable[[int], range], root: str
 ) -> None:
@@ -191,6 +193,7 @@ def signal_until_refused(container: Container) -> None:
         container.signal("WINCH")
 
 
+@EITHER
 def test_all_that_takes_a_running_one_is_refused_after_the_end(driver: str, make: Make, root: str, probes: Any) -> None:
     features = probes[driver].features
     container = make(driver, "exit 5")
@@ -250,6 +253,7 @@ def test_resize_of_a_command_after_close(driver: str, make: Make) -> None:
     container.delete(force=True)
 
 
+@EITHER
 def test_many_waiters_are_told_the_same(driver: str, make: Make, root: str, rootfs: Any) -> None:
     """Eight threads here, two in each of three other programs."""
     container = make(driver, "sleep 0.5; exit 42")
@@ -277,6 +281,7 @@ def test_many_waiters_are_told_the_same(driver: str, make: Make, root: str, root
     container.delete()
 
 
+@EITHER
 def test_deleted_twice_at_once(driver: str, make: Make, root: str, rounds: Callable[[int], range]) -> None:
     for number in rounds(12):
         container = make(driver)

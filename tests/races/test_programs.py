@@ -29,6 +29,7 @@ from execdrivers import (
 from execdrivers.store import Store
 from execdrivers.testing import host
 
+from .conftest import EITHER
 from .together import Program, in_programs, in_threads, raised, with_variable
 
 pytestmark = pytest.mark.needs("root", "busybox")
@@ -74,6 +75,7 @@ def execute(container: Container) -> None:
         process.wait(0.5)
 
 
+@EITHER
 def test_eight_threads_at_one_container(driver: str, make: Make, rounds: Callable[[int], range], probes: Any) -> None:
     features = probes[driver].features
     for number in rounds(10):
@@ -89,6 +91,7 @@ def test_eight_threads_at_one_container(driver: str, make: Make, rounds: Callabl
         container.delete(force=True)
 
 
+@EITHER
 def test_four_programs_at_one_container(
     driver: str, make: Make, root: str, rounds: Callable[[int], range], probes: Any
 ) -> None:
@@ -115,6 +118,7 @@ def test_four_programs_at_one_container(
 
 
 @pytest.mark.features("pause")
+@EITHER
 def test_paused_by_one_and_killed_by_another(
     driver: str, make: Make, root: str, rounds: Callable[[int], range]
 ) -> None:
@@ -185,6 +189,7 @@ def test_all_programs_see_who_paused_it(driver: str, make: Make, root: str) -> N
 
 
 @pytest.mark.features("pause")
+@EITHER
 def test_what_one_changes_does_not_undo_what_another_recorded(
     driver: str, make: Make, root: str, rounds: Callable[[int], range]
 ) -> None:
