@@ -95,6 +95,8 @@ class Recovered(Container):
     def _look(self) -> Record | None:
         """Read the record anew; None when it was removed meanwhile."""
         with self._lock:
+            if self._deleted:
+                return None  # by another thread
             try:
                 record = self._entry.read()
             except ContainerNotFound:
