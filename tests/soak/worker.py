@@ -168,6 +168,12 @@ class Worker:
                 raise Wrong(f"half made after {page.in_flight or 'nothing'}")
             self.engine.delete(model.name, force=True)
             container, state = None, "absent"
+        if container is not None and state == "stopped" and container._record.status == "created":
+            # Whoever was about to delete it has lived to kill what waited for its start, which has no exit to tell.
+            if page.in_flight != "delete by force":
+                raise Wrong(f"it ended before its start, after {page.in_flight or 'nothing'}")
+            self.engine.delete(model.name, force=True)
+            container, state = None, "absent"
         possible = set(model.states)
         if "running" in possible and model.kind in ("ends", "eats"):
             possible.add("stopped")
