@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from execdrivers import guard, interrupts, pidfd
-from execdrivers.errors import InvalidState, SpecError
+from execdrivers.errors import InvalidState, LaunchError, SpecError
 from execdrivers.exit import Exit
 from execdrivers.monitor.ended import Ended, read_exit
 from execdrivers.process import DEATH
@@ -254,7 +254,10 @@ class Detached(Recovered):
         with self._lock:
             told = self._told()
             exit = self._ask_exit()
-            if told is not None and (told.status is not None or told.oom_kills):
+            if told is not None and not told.started:
+                error = "the program that made it was killed as it started it"
+                exit = Exit(reason="launch-failed", code=LaunchError.exit_code, error=error)
+            elif told is not None and (told.status is not None or told.oom_kills):
                 status = _status_of(exit) if told.status is None else told.status
                 kills = max(exit.oom_kills, told.oom_kills or 0)
                 exit = Exit.from_wait_status(status, oom_kills=kills)

@@ -170,8 +170,16 @@ def test_a_maker_killed_before_it_said_keep(no_leaks: None, tmp_path: Path, stag
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("stage", ["kept", "running", "closed"])
-def test_a_maker_killed_after_it_said_keep(no_leaks: None, tmp_path: Path, stage: str) -> None:
+def test_a_maker_killed_before_it_said_that_the_command_runs(no_leaks: None, tmp_path: Path) -> None:
+    _, child = make(tmp_path, "kept")
+    assert eventually(lambda: read_exit(str(tmp_path)))
+    ended = read_exit(str(tmp_path))
+    assert ended is not None and ended.status == signal.SIGKILL and not ended.started
+    assert gone(child)
+
+
+@pytest.mark.parametrize("stage", ["running", "closed"])
+def test_a_maker_killed_after_it_said_so(no_leaks: None, tmp_path: Path, stage: str) -> None:
     monitor, child = make(tmp_path, stage)
     assert alive(monitor) and alive(child)
     log = tmp_path / "log"
@@ -181,7 +189,7 @@ def test_a_maker_killed_after_it_said_keep(no_leaks: None, tmp_path: Path, stage
     assert pidfd.wait(fd, 10)
     os.close(fd)
     ended = read_exit(str(tmp_path))
-    assert ended is not None and ended.status == signal.SIGTERM
+    assert ended is not None and ended.status == signal.SIGTERM and ended.started
 
 
 def test_makers_killed_at_random(no_leaks: None, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ class Ended:
 
     #: As wait(2) has it; None: nobody could tell.
     status: int | None
+    #: Whether the program that made it lived to say that its command runs.
+    started: bool
     #: Seconds since the epoch.
     time: float
     #: Processes that the kernel killed in the container for want of memory; None: it has no memory cgroup.
@@ -33,6 +35,7 @@ def read_exit(directory: str) -> Ended | None:
             data = json.load(file)
         return Ended(
             status=None if data["status"] is None else int(data["status"]),
+            started=bool(data["started"]),
             time=float(data["time"]),
             oom_kills=None if data["oom_kills"] is None else int(data["oom_kills"]),
             log_lost=int(data["log_lost"]),

@@ -358,6 +358,22 @@ class TestDetach(Kit):
         assert not any(map(host.alive, monitors))
 
     @needs("detach")
+    def test_its_maker_is_killed_as_it_starts_it(self) -> None:
+        """Nobody was told that it runs: it is none that ran."""
+
+        def start(container: Container) -> None:
+            handle = container._hold()
+            monkey: Any = handle
+            monkey.start = lambda: os.kill(os.getpid(), signal.SIGKILL)
+            container.start()
+
+        container = self.abandoned("say out", "sleep", start=False, before=start)
+        ended = container.wait(TIMEOUT)
+        assert ended.reason == "launch-failed" and "killed" in ended.error
+        assert self.output(container) == b""
+        self.gone(container)
+
+    @needs("detach")
     def test_its_maker_is_killed_at_any_moment(self) -> None:
         chance = random.Random(self.name)
         for number in range(8):
@@ -380,7 +396,7 @@ class TestDetach(Kit):
             if container.state in ("creating", "created"):
                 continue
             ended = container.wait(TIMEOUT)
-            assert ended == Exit(reason="exited", code=4) or not list(container.logs()), ended
+            assert ended == Exit(reason="exited", code=4) or ended.reason == "launch-failed", ended
             container.delete()
         host.until(lambda: self.engine.gc() or not self.stored(), "all went")
         host.until(lambda: not self.stored(), "all went")

@@ -116,6 +116,7 @@ static void leave_word(struct monitor *m, int64_t oom_kills)
     char text[EXIT_ROOM];
     char *at = put_text(text, "{\"status\":");
     at = m->known ? put_number(at, (uint64_t)m->status) : put_text(at, "null");
+    at = put_text(at, m->started ? ",\"started\":true" : ",\"started\":false");
     at = put_text(at, ",\"time\":");
     at = put_seconds(at, m->end.tv_sec, m->end.tv_nsec);
     at = put_text(at, ",\"oom_kills\":");

@@ -362,6 +362,9 @@ void take_request(struct monitor *m)
     if (n <= 0) {
         if (!m->kept)
             abandon();
+        /* Nobody knows whether the command runs, and nobody was told that it does. */
+        if (!m->started)
+            sys4(__NR_pidfd_send_signal, m->first, SIGKILL, NULL, 0);
         close_fd(&m->control);
         return release(m);
     }
@@ -371,6 +374,7 @@ void take_request(struct monitor *m)
         result = keep(m, fds, count);
     else if (n == sizeof request && request.kind == ED_CHANNELS && m->kept) {
         take_channels(m, fds, count);
+        m->started = 1;
         release(m);
         result = 0;
     } else if (n == sizeof request && request.kind == ED_ABORT)

@@ -47,6 +47,7 @@ struct watch {
 struct monitor {
     int control, children; /* the maker's socket, or -1; a signalfd */
     int kept, released;    /* KEEP came; and the command runs, or the maker is gone */
+    int started;           /* the maker has said that the command runs */
     int first, first_pid;  /* first process: its pidfd */
     int ended, known, status;
     struct __kernel_timespec end; /* when that was seen */
