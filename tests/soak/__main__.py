@@ -20,10 +20,10 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "soak.md"
 _HEAD = """\
 # Soak
 
-Four programs work on one store for half an hour: they create, start, signal, pause, update, execute in, detach, stop,
-kill and delete containers of all drivers at random, each also those that another has made. Every few seconds one of
-them is killed with SIGKILL, wherever it is, and another begins in its place. This page is written by `make soak`; a
-run of two minutes is one of the tests.
+Four programs work on one store, by default for half an hour: they create, start, signal, pause, update, execute in,
+detach, stop, kill and delete containers of all drivers at random, each also those that another has made. Every few
+seconds one of them is killed with SIGKILL, wherever it is, and another begins in its place. This page is written by
+`make soak`; a run of two minutes is one of the tests.
 
 For each name there is a model of what its container must be, in a file of its own. Whoever operates on a container
 holds that file, writes down what he is about to do and all that may come of it, and then what came of it; so what was
