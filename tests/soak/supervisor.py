@@ -188,7 +188,7 @@ class Soak:
         else:
             if left:
                 self._find("", f"left in the store: {left}")
-        del last
+        last.close()
         with contextlib.suppress(Exception):
             until(lambda: not self._left(), "nothing is left", GRACE)
         for text in self._left():

@@ -123,7 +123,12 @@ class Worker:
                 if page is not None:
                     self._turn(name, page, lambda: self._operate(page))
             time.sleep(self.chance.uniform(0, 0.02))
+        self.close()
+
+    def close(self) -> None:
+        """What it made ends, unless it was let go of."""
         self.engine.close()
+        self._counts.close()
 
     def _notice(self) -> None:
         """A maker looks after its containers: notices their end."""
