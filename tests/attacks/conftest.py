@@ -85,8 +85,8 @@ def alter(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         change: Callable[[tuple[Operation, ...]], Iterable[Operation]],
         points: Mapping[str, Callable[[int], object]] | None = None,
     ) -> None:
-        def altered(*args: Any) -> Any:
-            plan = compile(*args)
+        def altered(*args: Any, **options: Any) -> Any:
+            plan = compile(*args, **options)
             return attrs.evolve(plan, operations=tuple(change(plan.operations)))
 
         def launched(*args: Any, **options: Any) -> Any:

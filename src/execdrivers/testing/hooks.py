@@ -197,7 +197,3 @@ class TestHooks(Kit):
         assert host.read_line(container.stdout) == "ready"
         container.stop(20)
         assert host.read_line(container.stdout) == "10"
-
-    @needs("stats")
-    def test_stats(self) -> None:
-        """There is no call yet that a driver would answer."""
