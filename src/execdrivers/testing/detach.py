@@ -167,6 +167,8 @@ class TestDetach(Kit):
     @needs("detach", "namespace.join")
     @pytest.mark.parametrize("kind", ["pid", "network", "ipc"])
     def test_in_namespaces_of_another(self, kind: str) -> None:
+        if not host.capable("CAP_SYS_ADMIN"):
+            host.lacking("CAP_SYS_ADMIN")
         other = self.start_ready("sleep")
         name = {"network": "net"}.get(kind, kind)
         path = f"/proc/{self.first_process(other)}/ns/{name}"
