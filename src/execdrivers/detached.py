@@ -252,6 +252,8 @@ class Detached(Recovered):
     def _conclude(self, pump: Pump) -> None:
         """Its monitor knows best how it ended; why, and where the monitor was killed all of it, its driver."""
         with self._lock:
+            if self._over:
+                return  # another thread has deleted it
             told = self._told()
             exit = self._ask_exit()
             if told is not None and not told.started:

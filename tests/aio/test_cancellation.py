@@ -101,6 +101,8 @@ def _cancel(sh, root, tmp_path, call, count):
                     await task
                 except asyncio.CancelledError:
                     cancelled += 1
+                # What it held when it was cancelled is in its traceback.
+                del task
                 assert await engine.list() == []
                 if number % 20 == 19:
                     _assert_none_left(before, tmp_path)

@@ -282,11 +282,12 @@ def test_a_guard_that_cannot_be_started_is_an_error(
 
     monkeypatch.setattr(guard, "_guard", None)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = max(map(int, os.listdir("/proc/self/fd"))) + 8
     held = []
     engine = Engine(tmp_path / "state")
     spec = ContainerSpec(["true"], rootfs=str(rootfs))
     engine.explain(spec)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
     try:
         try:
             while True:

@@ -58,7 +58,7 @@ DETACHED = {
     "keeping": ("Monitor.keep = die", False),
     "kept": ("after(Monitor, 'keep')", False),
     "not yet executed": ("Launch.go = die", None),
-    "executed": ("after(Launch, 'go')", True),
+    "executed": ("after(Launch, 'go')", None),
     "told": ("after(Monitor, 'channels')", True),
     "running": ("start('a', command='sleep 0.2; exit 3', detach=True); die()", True),
 }

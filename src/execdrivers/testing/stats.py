@@ -79,8 +79,8 @@ class TestStats(Kit):
 
     @needs("stats", "cgroup.cpu", "update")
     def test_throttling(self) -> None:
-        container = self.start_ready("line", "burn 0.05", "say done", "sleep")
-        container.update(cpus=0.03)  # less than it gets of the busiest machine
+        container = self.start_ready("line", "burn 0.3", "say done", "sleep")
+        container.update(cpus=0.1)  # less than it gets of the busiest machine
         stdin: Any = container.stdin
         stdin.write(b"\n")
         stdin.flush()
