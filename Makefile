@@ -26,10 +26,13 @@ setup:
 run: setup
 	@$(PY) examples/show_container.py
 
-# ARGS="-k chroot -x" is passed on to pytest.
+# As root by two sessions side by side that see nothing of each other; an ordinary user's are not to be told apart.
+APART := $(if $(filter 0,$(shell id -u)),--dist loadfile --tx '2*popen//python=$(CURDIR)/tools/apart')
+
+# ARGS="-k chroot -x" is passed on to pytest; then it is one session.
 test:
 	@tools/setup test
-	@$(PY) -m pytest -q $(ARGS)
+	@$(PY) -m pytest -q $(or $(ARGS),$(APART))
 
 # As root. Emulated: some minutes. ARGS="--pyargs …" chooses other tests.
 test-vm:
