@@ -82,7 +82,7 @@ class Container(Supervised):
         if self.poll() is None:
             with self._lock, contextlib.suppress(ContainerNotFound, StoreError):
                 self._refresh()
-        return self._record.status
+        return self._record.state if self._record.status == "created" else self._record.status
 
     @property
     def pid(self) -> int | None:
@@ -264,8 +264,9 @@ class Container(Supervised):
                 self.poll()  # it ended meanwhile, and the sample is perhaps of half of it
             if (final := self._final_stats()) is not None:
                 return final
+            now = self._describe() if self._over else "ending"  # another thread waits for it, and will tell
         remedy = "create it with accounting=True, or take samples while it runs"
-        raise InvalidState(f"container {self.id!r} is {self._describe()} and uses nothing", remedy=remedy)
+        raise InvalidState(f"container {self.id!r} is {now} and uses nothing", remedy=remedy)
 
     def exec(
         self,

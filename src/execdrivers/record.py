@@ -175,6 +175,8 @@ class Summary:
     exit: Exit | None = None
     #: The pid of the program that made it, while that lives.
     owner: int | None = None
+    #: Whether a monitor holds its output, so that it outlives its maker.
+    detached: bool = False
     error: StoreError | None = None
     _spec: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
 
@@ -207,6 +209,7 @@ class Summary:
             finished_at=record.finished_at,
             exit=record.ended,
             owner=record.owner[0] if record.owner and record.owned else None,
+            detached=record.detached,
             spec=record.spec,
         )
 

@@ -191,6 +191,9 @@ class Supervised(Process):
 
     def _require_started(self) -> None:
         if self._record.status == "created":
+            if self._record.state == "stopped":
+                message = f"container {self.id!r} has ended before it was started"
+                raise InvalidState(message, remedy="delete() it, and create another")
             raise InvalidState(f"container {self.id!r} is not started", remedy="call start() before")
         if self._deleted and self._exit is None:
             raise InvalidState(f"container {self.id!r} is deleted")

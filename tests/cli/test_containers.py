@@ -32,6 +32,7 @@ def test_ps(cli: Cli, run: tuple[object, ...], driver: str) -> None:
         assert cli("ps", "-q").stdout == "live\n"
         summaries = [json.loads(line) for line in cli("ps", "-a", "--format", "json").stdout.splitlines()]
         assert [(item["name"], item["state"]) for item in summaries] == [("live", "running"), ("ended", "stopped")]
+        assert [item["detached"] for item in summaries] == [False, False]
         cli("kill", "live")
         process.wait(20)
     assert cli("ps", "-q").stdout == ""

@@ -216,6 +216,23 @@ def test_all_that_takes_a_running_one_is_refused_after_the_end(driver: str, make
             assert each.wait(5).code == 5
 
 
+@pytest.mark.parametrize("detach", [False, True], ids=["attached", "detached"])
+def test_killed_before_it_is_started(detach: bool, driver_probe: Any, engine: Engine, spec: Any, root: str) -> None:
+    driver_probe("native")
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), DEVNULL)
+    with engine.create(spec(), driver="native", detach=detach, **streams) as container:
+        assert container.state == "created" and container.pid is not None
+        os.kill(container.pid, 9)
+        with Engine(root) as other:
+            for held in (container, other.get(container.id)):
+                deadline = time.monotonic() + 10
+                while held.state == "created" and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                assert held.state == "stopped"
+                with pytest.raises(InvalidState, match="has ended before it was started"):
+                    held.wait(10)
+
+
 def test_the_signal_that_comes_with_the_end(driver: str, make: Make, rounds: Callable[[int], range]) -> None:
     for number in rounds(20):
         container = make(driver, f"sleep 0.0{number % 5}; exit 4")

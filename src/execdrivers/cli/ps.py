@@ -173,6 +173,7 @@ def _summary(summary: Summary) -> dict[str, Any]:
         "args": list(summary.args),
         "state": summary.state,
         "pid": summary.pid,
+        "detached": summary.detached,
         "created_at": summary.created_at,
         "started_at": summary.started_at,
         "finished_at": summary.finished_at,
