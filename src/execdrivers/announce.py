@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from execdrivers.journal import Journal, beginning
@@ -25,7 +26,7 @@ def journal_at(root: str) -> Journal:
 class Announcer:
     """Tells of one container. ``transient``: nothing of it is kept, so that only who listens already is told."""
 
-    __slots__ = ("_driver", "_id", "_oom_kills", "_registry", "_transient", "journal")
+    __slots__ = ("_driver", "_id", "_later", "_oom_kills", "_registry", "_transient", "journal")
 
     def __init__(self, registry: Registry, root: str, id: str, driver: str, *, transient: bool = False) -> None:
         self.journal = journal_at(root)
@@ -34,6 +35,8 @@ class Announcer:
         self._driver = driver
         self._transient = transient
         self._oom_kills = 0
+        #: Noted where observers cannot be called.
+        self._later: deque[Event] = deque()
 
     @property
     def heard(self) -> bool:
@@ -63,6 +66,19 @@ class Announcer:
         for event in events:
             if event is not None and self._registry.observed:
                 self._registry.observe(event)
+
+    def tell_later(self, *events: Event | None) -> None:
+        """Show them when the container's lock is let go."""
+        self._later.extend(event for event in events if event is not None)
+
+    def tell_now(self) -> None:
+        """Show what was put off, in its order."""
+        while self._later:
+            try:
+                event = self._later.popleft()
+            except IndexError:
+                return  # another thread has it
+            self.tell(event)
 
     def beginning(self, type: EventType) -> bytes:
         """A line of the journal up to its time, for a monitor to complete."""

@@ -113,13 +113,17 @@ class Container(Supervised):
                 handle.start()
                 self._wiring.close_child()
                 self._attach_terminal(handle, self.spec.console_size)
-                self._record.status = "running"
                 self._record.started_at = time.time()
                 # A transient one's record says so already, unless its driver makes the process only now.
                 changed = self._take_state(handle)
                 if changed or not self._transient:
-                    started = self._write("started", pid=handle.pid)
+                    with self._entry:
+                        with contextlib.suppress(ContainerNotFound, StoreError):
+                            self._adopt()  # others may have let go of it
+                        self._record.status = "running"
+                        started = self._write("started", pid=handle.pid)
                 else:
+                    self._record.status = "running"
                     started = self._announcer.note("started", pid=handle.pid)
             except BaseException as error:
                 self._fail(error)
@@ -127,6 +131,9 @@ class Container(Supervised):
         self._announcer.tell(started)
 
     def _require_created(self) -> None:
+        if not self._deleted and self._entry.gone:
+            message = f"container {self.id!r} was removed by another program"
+            raise InvalidState(message, remedy="delete() it, and create another")
         if self._record.status != "created" or self._deleted:
             message = f"container {self.id!r} is {self._describe()} and cannot be started"
             raise InvalidState(message, remedy="a container starts once: create another")
@@ -456,9 +463,12 @@ class Container(Supervised):
         with self._lock:
             self._let_live = True
             if not self._deleted:
-                # From now on who finds it ended may clean up.
-                self._record.owner = None
-                self._write()
+                with self._entry:
+                    with contextlib.suppress(ContainerNotFound, StoreError):
+                        self._adopt()  # what others have recorded stays
+                    # From now on who finds it ended may clean up.
+                    self._record.owner = None
+                    self._write()
         self._unguard()
 
     def __enter__(self) -> Container:

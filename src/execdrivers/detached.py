@@ -64,7 +64,7 @@ class Standby:
         assert handle.pid is not None
         notices = handle.notices() if "events" in container._registry.probe(container.driver).features else ()
         command = guard.cleaner()
-        journal = os.open(container._announcer.journal.prepare(), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        journal = _opened_journal(container)
         ends = {name: reader.fd for name, reader in wiring.readers.items()}
         if wiring.writer is not None:
             ends["stdin"] = wiring.writer.fd
@@ -80,13 +80,14 @@ class Standby:
                 events=journal,
                 watches=[
                     Watch(each.fd, each.events, each.count_fd, container._announcer.beginning(each.type))
-                    for each in notices
+                    for each in (notices if journal >= 0 else ())
                 ],
                 aftermath=[*command, os.path.dirname(entry.path), entry.id] if command else (),
                 env=guard.environment() if command else {},
             )
         finally:
-            os.close(journal)
+            if journal >= 0:
+                os.close(journal)
             for each in notices:
                 each.close()
 
@@ -185,7 +186,15 @@ class Detached(Recovered):
         """What it has written: see `Container.logs`."""
         from execdrivers.monitor import read_log
 
-        return read_log(self._entry.path, writer=self._record.monitor, **options)
+        with self._lock:
+            if self._deleted:
+                raise InvalidState(f"container {self.id!r} is deleted, and its log with it")
+            # Not by its name, which may be another's by now. Open from here on.
+            directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._entry.fileno())
+        try:
+            yield from read_log(f"/proc/self/fd/{directory}/.", writer=self._record.monitor, **options)
+        finally:
+            os.close(directory)
 
     def attach(self) -> Attachment:
         """Connect to its stdio: see `Container.attach`."""
@@ -227,6 +236,8 @@ class Detached(Recovered):
     def _require_start(self) -> None:
         if self._standby is not None:
             self._require_started()
+        else:
+            super()._require_start()
 
     def _pump(self, deadline: float | None, *, once: bool) -> bool:
         if self.exit is not None:
@@ -300,6 +311,14 @@ class Detached(Recovered):
         fd, self._monitor = self._monitor, -1
         if fd is not None and fd >= 0:
             os.close(fd)
+
+
+def _opened_journal(container: Detached) -> int:
+    """Where its monitor is to tell of it; -1 where there can be no journal, which keeps no container from running."""
+    try:
+        return os.open(container._announcer.journal.prepare(), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return -1
 
 
 def _status_of(exit: Exit) -> int | None:

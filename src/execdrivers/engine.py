@@ -71,7 +71,8 @@ class Engine:
         self._store = Store(root)
         self._registry = registry
         self._containers: weakref.WeakValueDictionary[str, Container] = weakref.WeakValueDictionary()
-        self._lock = threading.Lock()
+        #: Reentrant: the collector may drop a container anywhere.
+        self._lock = threading.RLock()
         self._closed = False
         self._maker = os.getpid()
 
@@ -421,9 +422,16 @@ class Engine:
         else:
             container = Container(registry, entry, record, transient=transient, keep=keep, **options)
         container._created()
+        if not self._remember(container) and not keep:
+            container.delete(force=True)
+            raise InvalidState("the engine was closed meanwhile", remedy="make another Engine")
+        return container
+
+    def _remember(self, container: Container) -> bool:
+        """Keep it for `get` and `close`; whether the engine is still open, and not closed by another thread."""
         with self._lock:
             self._containers[container.id] = container
-        return container
+            return not self._closed
 
     def _forget(self, container: Container) -> None:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -99,7 +100,9 @@ class EventStream:
         if self._ended:
             return events
         passed = self.until is not None and time.time() >= self.until
-        if self._inotify is not None and any(change.mask & inotify.DELETE for change in self._inotify.read()):
+        if self._inotify is not None and any(
+            change.mask & (inotify.DELETE | inotify.IGNORED) for change in self._inotify.read()
+        ):
             self._listen()  # somebody has removed the journal, and the directory with it
         for lines, lost in self._lines or ():
             if lost:
@@ -113,11 +116,13 @@ class EventStream:
 
     def _listen(self) -> None:
         assert self._inotify is not None
-        if self._mark is not None:
-            self._mark.close()
-        self._journal.prepare()
-        self._mark = self._journal.listen()
-        self._inotify.watch(self._journal.directory, _CHANGES)
+        while self._mark is None or not self._mark.stands:
+            if self._mark is not None:
+                self._mark.close()
+            self._journal.prepare()
+            self._mark = self._journal.listen()
+            with contextlib.suppress(FileNotFoundError):  # removed once more
+                self._inotify.watch(self._journal.directory, _CHANGES)
 
     def _parse(self, line: bytes) -> Event | None:
         try:

@@ -195,6 +195,11 @@ class Mark:
         self._fd = fd
         self._maker = os.getpid()
 
+    @property
+    def stands(self) -> bool:
+        """Whether nobody has removed it."""
+        return self._fd >= 0 and os.fstat(self._fd).st_nlink > 0
+
     def close(self) -> None:
         """Listen no more. May be called twice."""
         fd, self._fd = self._fd, -1

@@ -11,8 +11,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from execdrivers import interrupts
 from execdrivers.errors import ContainerTimeout, InvalidState, SpecError
@@ -48,7 +49,7 @@ class Process:
         self._terminal: Terminal | None = None
         self._exit: Exit | None = None
         #: Guards the state and the handle; never held while waiting.
-        self._lock = threading.RLock()
+        self._lock: AbstractContextManager[Any] = threading.RLock()
         #: Held by the thread that pumps and waits, for all others.
         self._pumping = threading.RLock()
 
@@ -322,8 +323,9 @@ class ExecProcess(Process):
         return self._exit
 
     def poll(self) -> Exit | None:
-        """`wait` without waiting: None while it runs."""
-        self._glance()
+        """`wait` without waiting: None while it runs, and after `detach`."""
+        if not self._let_go:
+            self._glance()
         return self._exit
 
     def signal(self, number: int | str) -> None:
@@ -368,6 +370,10 @@ class ExecProcess(Process):
         self._handle.close()
         self._close_stdio()
         self._let_go = True
+
+    def _require_start(self) -> None:
+        if self._let_go and self._exit is None:
+            raise InvalidState(f"process {self.id!r} was let go of", remedy="wait for it before detach()")
 
     @property
     def _args(self) -> tuple[str, ...]:

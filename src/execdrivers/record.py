@@ -63,11 +63,12 @@ class Record:
     @property
     def state(self) -> State:
         """The state by now: one that was running may have ended with nobody there to record it."""
-        if self.status in ("creating", "stopped") or is_alive(self.process) or is_alive(self.monitor):
+        if self.status in ("creating", "stopped") or is_alive(self.process):
             return self.status
-        if self.status == "created" and self.process is None and self.owned:
-            return "created"  # by a driver that makes the process only at the start
-        return "stopped"
+        if self.status == "created":
+            # Some drivers make the process only at the start.
+            return "created" if self.process is None and self.owned else "stopped"
+        return self.status if is_alive(self.monitor) else "stopped"
 
     @property
     def owned(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from execdrivers.container import Container
@@ -31,6 +31,8 @@ class Recovered(Container):
     """A container made elsewhere. Its driver is asked for a handle only when something is to be done with it."""
 
     _shared = True
+    #: The state that its handle was made of.
+    _source: Mapping[str, Any] | None = None
 
     def __init__(self, registry: Registry, entry: Entry, record: Record, **options: Any) -> None:
         super().__init__(registry, entry, record, **options)
@@ -114,10 +116,17 @@ class Recovered(Container):
 
     def _hold(self) -> Handle:
         with self._lock:
+            if (
+                self._handle is not None
+                and self._handle.exit_fd < 0
+                and self._source not in (None, self._record.handle)
+            ):
+                self._release_handle()  # of a time before its first process was made
             if self._handle is None:
                 self._settle()
                 driver = self._registry.get(self.driver)
                 with self._sensible():
+                    self._source = self._record.handle
                     self._handle = driver.recover(self.id, self._record.handle or {}, self._entry.path)
             return self._handle
 
@@ -157,10 +166,21 @@ class Recovered(Container):
         return self.state in ("running", "paused") and self.poll() is None
 
     def _require_start(self) -> None:
-        pass  # its maker may start it any time
+        if self._exit is not None:
+            return
+        record = self._look()
+        if self._deleted:
+            raise _removed(self.id)
+        # Its maker may start it any time, but without a process there is nothing to wait for.
+        if record is not None and record.status == "created" and (record.process is None or record.state == "stopped"):
+            self._require_started()
 
     def _pump(self, deadline: float | None, *, once: bool) -> bool:
-        return self.exit is not None or super()._pump(deadline, once=once)
+        if self.exit is not None:
+            return True
+        if self._record.status == "created" and self._record.process is None:
+            return False
+        return super()._pump(deadline, once=once)
 
     def _conclude(self, pump: Pump) -> None:
         with self._sensible():

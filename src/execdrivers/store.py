@@ -68,12 +68,14 @@ def damaged(id: str, path: str, why: str) -> StoreError:
 class Entry:
     """A container's directory in the store, held open. Not for two threads at a time."""
 
-    __slots__ = ("_depth", "_fd", "_identity", "_locked", "id", "path")
+    __slots__ = ("_depth", "_fd", "_identity", "_lock", "id", "path")
 
     def __init__(self, id: str, path: str) -> None:
         self.id = id
         self.path = path
-        self._locked = False
+        #: While it is locked. Opened for that alone: who inherits the other, as a fork of this program or a monitor,
+        #: would hold the lock on, should this program be killed.
+        self._lock = -1
         self._depth = 0
         self._fd = -1
         self._fd = os.open(path, _DIRECTORY)
@@ -104,36 +106,54 @@ class Entry:
 
     def __enter__(self) -> Entry:
         """Lock it against other programs, until the outermost ``with`` is left; waits."""
-        if not self._locked:
+        if self._lock < 0:
             self.lock()
         self._depth += 1
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._depth -= 1
-        if self._locked and self._depth <= 0:
-            self._locked = False
-            self._flock(fcntl.LOCK_UN)
+        if self._depth <= 0:
+            self._unlock()
 
     def lock(self) -> None:
         """Lock it until the next ``with`` is left; waits."""
         self._flock(fcntl.LOCK_EX)
-        self._locked = True
-
-    def _flock(self, operation: int) -> None:
-        try:
-            fcntl.flock(self._fd, operation)
-        except OSError as error:
-            raise _failed("lock", self.path, error) from error
 
     def lock_now(self) -> bool:
         """Lock it unless somebody else has; whether that was so."""
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._flock(fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        self._locked = True
         return True
+
+    def _flock(self, operation: int) -> None:
+        self._lock = self._open_lock()
+        try:
+            fcntl.flock(self._lock, operation)
+        except BaseException as error:
+            self._unlock()
+            if isinstance(error, OSError) and not isinstance(error, BlockingIOError):
+                raise _failed("lock", self.path, error) from error
+            raise
+
+    def _open_lock(self) -> int:
+        try:
+            return os.open(".", _DIRECTORY, dir_fd=self._fd)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                return self._fd  # that what there is can be freed where descriptors are used up
+            raise _failed("lock", self.path, error) from error
+
+    def _unlock(self) -> None:
+        fd, self._lock = self._lock, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                # A fork of just now has it too, so that closing it would not do.
+                fcntl.flock(fd, fcntl.LOCK_UN)
+            if fd != self._fd:
+                os.close(fd)
 
     def read(self) -> Record:
         """Its record. ``status`` is ``creating`` while there is none.
@@ -214,11 +234,9 @@ class Entry:
 
     def close(self) -> None:
         """Let go of it, and of its lock. May be called twice."""
-        fd, locked, self._fd, self._locked = self._fd, self._locked, -1, False
+        self._unlock()
+        fd, self._fd = self._fd, -1
         if fd >= 0:
-            if locked:  # a fork of this program that has the descriptor would keep the lock
-                with contextlib.suppress(OSError):
-                    fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
 
 

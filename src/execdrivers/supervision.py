@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,28 @@ if TYPE_CHECKING:
     from execdrivers.watch import Watch
 
 __all__ = ["Supervised"]
+
+
+class _Lock:
+    """Reentrant. Observers, who may do anything, are told of what was noted under it when it is let go for good."""
+
+    __slots__ = ("_announcer", "_depth", "_lock")
+
+    def __init__(self, announcer: Announcer) -> None:  # not the container, which else were freed late
+        self._announcer = announcer
+        self._lock = threading.RLock()
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        outermost = not self._depth
+        self._lock.release()
+        if outermost:
+            self._announcer.tell_now()
 
 
 class Supervised(Process):
@@ -73,6 +96,7 @@ class Supervised(Process):
         self._announcer = Announcer(
             registry, os.path.dirname(entry.path), record.id, record.driver, transient=transient
         )
+        self._lock = _Lock(self._announcer)
         self._timed_out = False
         #: Of its last sample, for the record.
         self._used: Mapping[str, Any] | None = None
@@ -230,7 +254,8 @@ class Supervised(Process):
                 self._begin_told = True
                 created = self._announcer.note("created", pid=handle.pid, spec=self._record.spec)
         except BaseException:
-            self._discard()
+            with self._lock:
+                self._discard()
             raise
         self._announcer.tell(created)
 
@@ -330,7 +355,7 @@ class Supervised(Process):
                     if remove and self._freed:
                         told.append(self._remove(entry))
         finally:
-            self._announcer.tell(*told)
+            self._announcer.tell_later(*told)
         if self._deleted:
             self._let_go()
         elif self._keep:
@@ -415,7 +440,8 @@ class Supervised(Process):
 
         message = f"{self!r} was dropped without delete()"
         try:
-            self._free(remove=True)
+            with self._lock:
+                self._free(remove=True)
         finally:
             warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
 

@@ -50,7 +50,7 @@ class Container:
     own_pids: bool
     notes_oom: bool
     #: What it has used is noted as well.
-    accounting: bool
+    accounting: bool = False
     #: Below each hierarchy's root; the monitor has another of its own beside it.
     cgroup: str
     #: Path of each of them → its inode: another of the same name is none of our business.
@@ -287,6 +287,8 @@ def remove_empty(name: str, layout: Layout) -> None:
     deadline = time.monotonic() + _ENDING
     while (left := all_cgroups(name, layout)) and time.monotonic() < deadline:
         for top in left:
+            if cgroups.processes([top]):
+                continue  # another's, or still ending
             for path, _, _ in os.walk(top.path, topdown=False):
                 with contextlib.suppress(OSError):
                     os.rmdir(path)

@@ -175,7 +175,8 @@ class NativeHandle(Handle):
         made = self._cgroups()
         if made:
             return cgroups.processes(made)
-        return [] if self.pid is None else _in_pid_namespace(self.pid)
+        found = [] if self.pid is None else _in_pid_namespace(self.pid)
+        return [] if pidfd.wait(self._first(), 0) else found  # ended: the pid may have been another's
 
     def notices(self) -> Sequence[Notice]:
         from execdrivers.cgroups.notices import notices
@@ -231,6 +232,8 @@ class NativeHandle(Handle):
                 noted = json.load(file)
         except FileNotFoundError:
             return self._made
+        if isinstance(noted, list):
+            noted = {"process": self._identity, "cgroups": noted}  # by a version before 2 of the layout
         if noted["process"] != self._identity:
             return self._made  # the directory is another container's by now
         return (*self._made, *map(CgroupDir.from_dict, noted["cgroups"]))

@@ -258,7 +258,7 @@ def oom_kills(cgroups: Sequence[CgroupDir]) -> int:
 def processes(cgroups: Sequence[CgroupDir]) -> list[int]:
     """Host pids of all processes in the cgroups and below (the first hierarchy speaks for all)."""
     pids: list[int] = []
-    pending = [cgroup.path for cgroup in cgroups[:1]]
+    pending = [cgroup.path for cgroup in cgroups[:1] if _exists(cgroup)]
     while pending:
         path = pending.pop()
         with contextlib.suppress(OSError):
