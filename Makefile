@@ -27,7 +27,7 @@ run: setup
 	@$(PY) examples/show_container.py
 
 # As root by two sessions side by side that see nothing of each other; an ordinary user's are not to be told apart.
-APART := $(if $(filter 0,$(shell id -u)),--dist loadfile --tx '2*popen//python=$(CURDIR)/tools/apart')
+APART := $(if $(filter 0,$(shell id -u)),--dist loadfile --no-loadscope-reorder --tx '2*popen//python=$(CURDIR)/tools/apart')
 
 # ARGS="-k chroot -x" is passed on to pytest; then it is one session.
 test:

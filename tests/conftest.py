@@ -50,6 +50,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"needs(*names): skip, saying why, unless all are here: {', '.join(_NEEDS)}, …")
 
 
+#: Minutes in a few tests: first, lest one of two sessions side by side wait for them at the end.
+_LONG = ("test_soak.py", "test_examples_plugins.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in _LONG)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("needs"):
         for name in mark.args:
