@@ -164,7 +164,7 @@ class Container(Supervised):
                 try:
                     return self._hold().signal(parsed)
                 except ProcessLookupError:
-                    pass
+                    self._require_started()  # some drivers make the process only at the start
         raise InvalidState(f"container {self.id!r} has ended and takes no signal", remedy="see its exit: wait()")
 
     @interrupts.deferring
@@ -348,7 +348,7 @@ class Container(Supervised):
             self._changed("paused")
             try:
                 handle.pause()
-                if handle.pid is not None and pidfd.is_ending(handle.pid):
+                if handle.pid is None or pidfd.is_ending(handle.pid):
                     handle.resume()  # frozen, cgroup v1 would hold it for good
                     raise InvalidState(f"container {self.id!r} is ending and cannot be paused", remedy="wait()")
                 told = self._changed("paused", "paused")

@@ -117,11 +117,11 @@ class Detached(Recovered):
         Raises `InvalidState` in any program but its maker.
         """
         with self._lock:
-            self._require_created()
             standby = self._standby
             if standby is None:
-                message = f"container {self.id!r} was made by another program and cannot be started by this one"
-                raise InvalidState(message, remedy="only its maker has its stdio: create another")
+                super().start()  # which refuses
+                return
+            self._require_created()
             try:
                 started = self._launch_detached(standby, self._hold())
             except BaseException as error:

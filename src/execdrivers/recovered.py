@@ -62,12 +62,23 @@ class Recovered(Container):
     @property
     def pid(self) -> int | None:
         """The host's pid of the first process; None after the end."""
-        return self._record.process[0] if self._record.process and self.state not in ("creating", "stopped") else None
+        running = self.state not in ("creating", "stopped")  # reads the record anew
+        process = self._record.process
+        return process[0] if process and running else None
 
     @property
     def owned(self) -> bool:
         """Whether the program that made it still lives, and will clean up after it."""
         return self._record.owned
+
+    def start(self) -> None:
+        """Only its maker can. Raises `InvalidState`."""
+        with self._lock:
+            if not self._deleted:
+                self._look()
+            self._require_created()
+        message = f"container {self.id!r} was made by another program and cannot be started by this one"
+        raise InvalidState(message, remedy="only its maker has its stdio: create another")
 
     def detach(self) -> None:
         """Let it live on without its maker."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from execdrivers import DEVNULL, PIPE, ContainerSpec, Engine, cgroups
+from execdrivers import DEVNULL, PIPE, ContainerSpec, Engine, InvalidState, cgroups
+from execdrivers_native.handle import NativeHandle
 
 pytestmark = pytest.mark.needs("root", "busybox")
 
@@ -60,6 +62,29 @@ def test_cgroups_that_another_program_made_go_with_the_container(engine: Engine,
                 assert process.pid in cgroups.processes([cgroup])
         container.delete(force=True)
         assert not cgroups.find(name, layout)
+
+
+@pytest.mark.parametrize("verb", ["pause", "exec"])
+def test_it_ends_as_another_program_takes_hold_of_it(
+    engine: Engine, rootfs: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    find = NativeHandle.find
+
+    def too_late(handle: NativeHandle, state: Any) -> None:
+        os.kill(state["pid"], 9)
+        os.waitpid(state["pid"], 0)
+        find(handle, state)
+
+    monkeypatch.setattr(NativeHandle, "find", too_late)
+    with engine.create(spec(rootfs), driver="native", stdin=DEVNULL) as container, Engine(engine.root) as other:
+        container.start()
+        record = Path(engine.root, container.id, "state.json")
+        noted = {key: json.loads(record.read_bytes())[key] for key in ("process", "handle")}
+        with pytest.raises(InvalidState, match="is ending and cannot be paused" if verb == "pause" else "is ending"):
+            other.get(container.id).pause() if verb == "pause" else other.get(container.id).exec(["true"])
+        assert noted.items() <= json.loads(record.read_bytes()).items(), "so that all of it is found"
+        container.delete()
+        assert not cgroups.find(f"{cgroups.parent()}/{container.id}", cgroups.look())
 
 
 def test_memory_with_swap_goes_up_and_down(engine: Engine, rootfs: Path) -> None:

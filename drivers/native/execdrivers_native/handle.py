@@ -57,9 +57,9 @@ class NativeHandle(Handle):
         self._id = id
         self._later = f"{directory}/{_LATER}"
         self._host = host
-        self._start_time: int | None = None
-        #: Pid and start time of the first process, which tell this container from any other of its name.
-        self._identity: list[int | None] = []
+        #: Pid and start time of the first process, also when it has ended: they tell this container from any other of
+        #: its name.
+        self._identity: list[int | None] = [None, None]
         self._namespaces = tuple(guarantees["namespaces"])
         self._made = tuple(made)
         self._cgroups_path = cgroups_path
@@ -77,20 +77,18 @@ class NativeHandle(Handle):
             pidfd.wait_status(self.exit_fd)
             os.close(self.exit_fd)
         self.pid, self.exit_fd = child
-        self._start_time = pidfd.start_time(child.pid)
-        self._identity = [self.pid, self._start_time]
+        self._identity = [child.pid, pidfd.start_time(child.pid)]
 
     def hold_inside(self, first: Started) -> None:
         """Take hold of the first process, whose parent, which we hold already, stays outside and ends as it does."""
-        self._outside = {"pid": self.pid, "start_time": self._start_time}
+        self._outside = {"pid": self._identity[0], "start_time": self._identity[1]}
         self.pid, self._inside = first
-        self._start_time = pidfd.start_time(first.pid)
-        self._identity = [self.pid, self._start_time]
+        self._identity = [first.pid, pidfd.start_time(first.pid)]
 
     def find(self, state: Mapping[str, Any]) -> None:
         """Hold the processes that another program has started, unless they have ended."""
-        self._start_time, self._outside = state["start_time"], state["outside"]
-        self._identity = [state["pid"], self._start_time]
+        self._outside = state["outside"]
+        self._identity = [state["pid"], state["start_time"]]
         ends = self._outside or state
         fd = pidfd.open_checked(ends["pid"], ends["start_time"])
         if fd is not None:
@@ -172,7 +170,10 @@ class NativeHandle(Handle):
         run_left_poststop(self._directory, self._poststop)
 
     def pids(self) -> Sequence[int]:
-        made = self._cgroups()
+        return self._processes(self._cgroups())
+
+    def _processes(self, made: Sequence[CgroupDir]) -> Sequence[int]:
+        """All in these cgroups, which alone can tell them where the pid namespace is shared."""
         if made:
             return cgroups.processes(made)
         found = [] if self.pid is None else _in_pid_namespace(self.pid)
@@ -250,13 +251,9 @@ class NativeHandle(Handle):
         except BaseException:
             self._note_later(later)
             raise
-        if not made:
-            return
-        self._note_later((*later, *made))
-        assert self.pid is not None
-        first = self.pid
-        # In a pid namespace that is shared its cgroups alone tell which processes are the container's.
-        cgroups.move(made, lambda: cgroups.processes(before) if before else _in_pid_namespace(first))
+        if made:
+            self._note_later((*later, *made))
+            cgroups.move(made, lambda: self._processes(before))
 
     def _note_later(self, made: Sequence[CgroupDir]) -> None:
         if made:
@@ -269,8 +266,8 @@ class NativeHandle(Handle):
 
     def state(self) -> Mapping[str, Any]:
         return {
-            "pid": self.pid,
-            "start_time": self._start_time,
+            "pid": self._identity[0],
+            "start_time": self._identity[1],
             "outside": self._outside,
             "cgroups": [attrs.asdict(cgroup) for cgroup in self._made],
             "cgroups_path": self._cgroups_path,

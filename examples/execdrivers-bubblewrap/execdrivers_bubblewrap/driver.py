@@ -223,7 +223,8 @@ class BubblewrapHandle(Handle):
 
     def update(self, resources: Resources) -> None:
         wanted = cgroups.plan(resources, self._state["name"], self._layout)
-        cgroups.move(cgroups.extend(self._cgroups(), wanted), self.pids)
+        before = self._cgroups()  # which hold its processes; of all, a new one may come first
+        cgroups.move(cgroups.extend(before, wanted), lambda: cgroups.processes(before))
 
     def stats(self) -> Stats:
         return sample(self._cgroups(), self.pids, self.pid, self.exit_fd)
