@@ -117,17 +117,18 @@ class Container(Supervised):
                 # A transient one's record says so already, unless its driver makes the process only now.
                 changed = self._take_state(handle)
                 if changed or not self._transient:
-                    with self._entry:
-                        with contextlib.suppress(ContainerNotFound, StoreError):
-                            self._adopt()  # others may have let go of it
-                        self._record.status = "running"
-                        started = self._write("started", pid=handle.pid)
+                    self._record.status = "running"
+                    if self._let_live:
+                        self._record.owner = None
+                    started = self._write("started", pid=handle.pid)
                 else:
                     self._record.status = "running"
                     started = self._announcer.note("started", pid=handle.pid)
             except BaseException as error:
                 self._fail(error)
                 raise
+            if self._let_live:
+                self._unguard()
         self._announcer.tell(started)
 
     def _require_created(self) -> None:
@@ -458,10 +459,12 @@ class Container(Supervised):
     def detach(self) -> None:
         """Let it live on without this program, which then need not `delete` it. `Engine.get` finds it again.
 
-        Give it no pipes: they close with this program.
+        One that is not started yet is let go of as it is started. Give it no pipes: they close with this program.
         """
         with self._lock:
             self._let_live = True
+            if self._record.status == "created":
+                return  # nobody else can start it, so that without its maker it is garbage
             if not self._deleted:
                 with self._entry:
                     with contextlib.suppress(ContainerNotFound, StoreError):

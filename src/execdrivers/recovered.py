@@ -81,9 +81,10 @@ class Recovered(Container):
         raise InvalidState(message, remedy="only its maker has its stdio: create another")
 
     def detach(self) -> None:
-        """Let it live on without its maker."""
+        """Let it live on without its maker. Raises `InvalidState` before it is started, since only that one can."""
         with self._lock, self._entry as entry:
             if self._look() is not None:
+                self._require_started()
                 self._record.owner = None
                 entry.write(self._record)
 

@@ -178,7 +178,7 @@ class Supervised(Process):
         if not self._transient and self._record.owner is not None:
             with self._lock, contextlib.suppress(ContainerNotFound, StoreError):
                 self._adopt()
-        return self._let_live or self._keep
+        return (self._let_live and self._record.status != "created") or self._keep
 
     @property
     def _gone(self) -> bool:

@@ -20,12 +20,14 @@ import pytest
 
 import execdrivers
 from execdrivers import (
+    DEVNULL,
     CommandNotExecutable,
     CommandNotFound,
     ContainerSpec,
     ContainerTimeout,
     DriverUnavailable,
     Engine,
+    InvalidState,
     LaunchError,
     Registry,
     SpecError,
@@ -367,6 +369,30 @@ def test_life_of_a_container(engine: Engine, rootfs: Path) -> None:
 
 def test_created_container_is_deleted_without_a_start(engine: Engine, rootfs: Path) -> None:
     engine.create(ContainerSpec.build(["true"], rootfs=rootfs), driver="chroot").delete()
+
+
+def test_what_others_do_with_it_before_and_after_its_start(engine: Engine, rootfs: Path) -> None:
+    """Until then there is no process, and who has looked for one then finds it afterwards."""
+    spec = ContainerSpec.build(["sleep", "100"], rootfs=rootfs)
+    with engine.create(spec, driver="chroot", stdin=DEVNULL) as container, Engine(engine.root) as other:
+        theirs = other.get(container.id)
+        container.detach()
+        for refused in (
+            container.wait,
+            lambda: container.signal("TERM"),
+            theirs.wait,
+            theirs.detach,
+            lambda: theirs.signal("TERM"),
+        ):
+            with pytest.raises(InvalidState, match="is not started"):
+                refused()
+        theirs.kill()
+        assert other.gc() == []
+        container.start()
+        assert (theirs.state, theirs.pid, theirs.owned) == ("running", container.pid, False)
+        theirs.kill()
+        assert container.wait(timeout=5).signal == signal.SIGKILL
+        assert theirs.wait(timeout=5).signal == signal.SIGKILL
 
 
 def test_streams(run: Callable[..., Any]) -> None:

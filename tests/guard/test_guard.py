@@ -144,12 +144,14 @@ def test_nothing_is_started_for_a_program_that_leaves_nothing(program: Any, text
 
 
 def test_a_container_that_was_let_go_of_stays(program: Any) -> None:
-    program.run("start('a').detach(); start('b')")
-    host.until(lambda: program.records() == ["a"], "the other went")
-    assert len(program.processes()) == 1
+    # Before it is started there is nothing to let go of yet.
+    program.run("start('a').detach(); start('b'); make('c').detach(); d = make('d'); d.detach(); d.start()")
+    host.until(lambda: program.records() == ["a", "d"], "the others went")
+    assert len(program.processes()) == 2
     with Engine(program.root) as engine:
-        assert engine.get("a").state == "running"
-        engine.delete("a", force=True)
+        for name in ("a", "d"):
+            assert engine.get(name).state == "running"
+            engine.delete(name, force=True)
 
 
 def test_records_kept_on_purpose_stay(program: Any) -> None:
