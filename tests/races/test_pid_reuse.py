@@ -152,3 +152,22 @@ def test_a_held_container_is_its_process_whoever_has_the_pid(driver: str, make: 
         assert stranger.untouched()
     finally:
         stranger.end()
+
+
+@pytest.mark.features("pids")
+def test_processes_are_named_by_who_holds_it(driver: str, make: Callable[..., Container], root: str) -> None:
+    """Another program has looked at it before its end, and asks again when a stranger has its pid."""
+    container = make(driver)
+    with Engine(root) as other:
+        theirs = other.get(container.id)
+        pid = container.pid
+        assert pid is not None and pid in theirs.pids()
+        container.kill()
+        container.wait(20)
+        host.until(lambda: not os.path.exists(f"/proc/{pid}"), "it is gone")
+        stranger = Stranger(pid)
+        try:
+            assert not theirs.pids()
+        finally:
+            stranger.end()
+        container.delete()

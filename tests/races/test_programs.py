@@ -241,6 +241,10 @@ def test_a_name_that_is_another_containers_by_now(
     """One program's container was removed by another, and a third has made one of the same name: the first must not
     touch it, whatever it still does with its own."""
     container = make(driver, name="web")
+    looked = Engine(root)
+    theirs = looked.get("web")
+    if driver != "chroot":
+        assert container.pid in theirs.pids()
 
     def replace() -> None:
         with Engine(root) as engine:
@@ -259,6 +263,8 @@ def test_a_name_that_is_another_containers_by_now(
         successor = engine.get("web")
         pid = successor.pid
         assert pid is not None and successor.state == "running"
+        if driver != "chroot":
+            assert not theirs.pids()
         container.kill()
         assert container.wait(10).signal == 9
         container.delete(force=True)
@@ -271,6 +277,7 @@ def test_a_name_that_is_another_containers_by_now(
             successor.resume()
             execute(successor)
         successor.delete(force=True)
+    looked.close()
     assert engine.list() == []
 
 

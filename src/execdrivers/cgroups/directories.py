@@ -18,7 +18,19 @@ from execdrivers.cgroups.layout import read
 from execdrivers.cgroups.limits import CgroupDir
 from execdrivers.errors import LaunchError, OperationError
 
-__all__ = ["create", "extend", "freeze", "kill", "move", "oom_kills", "processes", "remove", "restrict", "thaw"]
+__all__ = [
+    "create",
+    "exists",
+    "extend",
+    "freeze",
+    "kill",
+    "move",
+    "oom_kills",
+    "processes",
+    "remove",
+    "restrict",
+    "thaw",
+]
 
 
 def create(cgroups: Sequence[CgroupDir]) -> tuple[CgroupDir, ...]:
@@ -247,7 +259,7 @@ def _write(path: str, value: str) -> None:
 def oom_kills(cgroups: Sequence[CgroupDir]) -> int:
     """How many processes the kernel has killed for want of memory; 0 without a memory cgroup."""
     for cgroup in cgroups:
-        if "memory" in cgroup.controllers and _exists(cgroup):
+        if "memory" in cgroup.controllers and exists(cgroup):
             file = "memory.oom_control" if cgroup.version == 1 else "memory.events"
             with contextlib.suppress(OSError):
                 counts = dict(line.split() for line in read(f"{cgroup.path}/{file}").splitlines())
@@ -258,7 +270,7 @@ def oom_kills(cgroups: Sequence[CgroupDir]) -> int:
 def processes(cgroups: Sequence[CgroupDir]) -> list[int]:
     """Host pids of all processes in the cgroups and below (the first hierarchy speaks for all)."""
     pids: list[int] = []
-    pending = [cgroup.path for cgroup in cgroups[:1] if _exists(cgroup)]
+    pending = [cgroup.path for cgroup in cgroups[:1] if exists(cgroup)]
     while pending:
         path = pending.pop()
         with contextlib.suppress(OSError):
@@ -269,7 +281,7 @@ def processes(cgroups: Sequence[CgroupDir]) -> list[int]:
 
 def kill(cgroups: Sequence[CgroupDir]) -> None:
     """SIGKILL every process in the cgroups, also those that fork meanwhile."""
-    cgroups = list(filter(_exists, cgroups))
+    cgroups = list(filter(exists, cgroups))
     for cgroup in cgroups:
         if cgroup.version == 2:
             with contextlib.suppress(OSError):  # gone, or before Linux 5.14: the loop below does it
@@ -342,7 +354,7 @@ def _is_frozen(path: str) -> bool:
 def thaw(cgroups: Sequence[CgroupDir]) -> None:
     """Let them go on; one that is another's by now is passed over. Raises `OperationError`."""
     with _told("resume"):
-        for path, _, thawed in _freezers(list(filter(_exists, cgroups))):
+        for path, _, thawed in _freezers(list(filter(exists, cgroups))):
             _write(path, thawed)
 
 
@@ -365,7 +377,8 @@ def _told(operation: str) -> Iterator[None]:
         ) from error
 
 
-def _exists(cgroup: CgroupDir) -> bool:
+def exists(cgroup: CgroupDir) -> bool:
+    """Whether it is still the directory that was made, and not another of the same name."""
     try:
         return os.stat(cgroup.path).st_ino == cgroup.inode
     except FileNotFoundError:
@@ -379,7 +392,7 @@ def remove(cgroups: Sequence[CgroupDir]) -> None:
     may be another's of the same name: then it goes only if it is empty.
     """
     for cgroup in cgroups:
-        if not cgroup.inode or _exists(cgroup):
+        if not cgroup.inode or exists(cgroup):
             _remove(cgroup.path, below=bool(cgroup.inode))
             _remove_above(cgroup)
 

@@ -12,6 +12,7 @@ import os
 import select
 from collections.abc import Sequence
 
+from execdrivers.cgroups.directories import exists
 from execdrivers.cgroups.limits import CgroupDir
 from execdrivers.driver import Notice
 
@@ -27,7 +28,7 @@ _STALL = b"some 200000 2000000\0"
 def notices(cgroups: Sequence[CgroupDir]) -> list[Notice]:
     """Descriptors that tell of a container's memory; none without a memory cgroup, or where the kernel refuses."""
     found: list[Notice] = []
-    for cgroup in cgroups:
+    for cgroup in filter(exists, cgroups):
         if cgroup.version == 1 and "memory" in cgroup.controllers:
             kinds = (_oom_v1, _pressure_v1)
         elif cgroup.version == 2 and os.path.exists(f"{cgroup.path}/memory.events"):
