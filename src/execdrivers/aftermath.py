@@ -67,22 +67,28 @@ def after_program(owner: tuple[int, int], roots: Sequence[str]) -> int:
 
 def after_container(root: str, id: str) -> int:
     """Conclude that one."""
+    import time
+
     from execdrivers.garbage import recovered
     from execdrivers.registry import default_registry
     from execdrivers.store import Store
 
-    try:
-        container = recovered(Store(root), default_registry(), id)
+    why: Exception | None = None
+    for seconds in _TRIES:
+        time.sleep(seconds)
         try:
-            container.conclude()
-        finally:
-            container._release()
-    except ContainerNotFound:
-        return 0  # somebody was faster
-    except ExecDriverError as error:
-        logging.getLogger("execdrivers").warning("%s", error)
-        return 1
-    return 0
+            container = recovered(Store(root), default_registry(), id)
+            try:
+                container.conclude()
+                return 0
+            finally:
+                container._release()
+        except ContainerNotFound:
+            return 0  # somebody was faster
+        except Exception as error:  # also a driver's
+            why = error
+    logging.getLogger("execdrivers").warning("container %r: %s: %s", id, type(why).__name__, why)
+    return 1
 
 
 def _roots(fd: int) -> list[str]:

@@ -300,7 +300,7 @@ def test_errors_of_mounts_over_a_bundle_name_the_option(bundle: Path) -> None:
         (["--umask", "9", "sh"], "(given by --umask)", "022"),
         (["--timeout", "soon", "sh"], "'soon' is not a time", "5m"),
         (["--timeout", "0", "sh"], "'0' is not a time", ""),
-        (["--driver-opt", "x=1", "sh"], "'x' is not DRIVER.KEY", "native"),
+        (["--driver-opt", "x=1", "sh"], "'x' is not DRIVER.KEY", "oci.runtime"),
         (["-e", "=x", "sh"], "has no name", "NAME=VALUE"),
         (["--env-file", "/no/such", "sh"], "--env-file: /no/such: No such file", ""),
         (["--env-file", "/dev/zero", "sh"], "--env-file: /dev/zero has more than 16 MiB", ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from execdrivers import DEVNULL, ContainerSpec, Engine, LaunchError, guard
+from execdrivers import DEVNULL, ContainerSpec, Engine, LaunchError, aftermath, guard
 from execdrivers.testing import host
 
 pytestmark = pytest.mark.needs("root")
@@ -308,3 +309,26 @@ def test_a_guard_that_cannot_be_started_is_an_error(
     with engine.create(spec, driver="native", stdin=DEVNULL, stdout=DEVNULL) as container:
         container.start()
         assert container.wait().ok
+
+
+@pytest.mark.parametrize("failures", [2, 3])
+def test_what_is_busy_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failures: int
+) -> None:
+    """By the aftermath of one that was detached, which nobody waits for."""
+    tries = []
+
+    class Busy:
+        def conclude(self) -> None:
+            tries.append("conclude")
+            if len(tries) // 2 < failures:
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), "/sys/fs/cgroup/x")
+
+        def _release(self) -> None:
+            tries.append("release")
+
+    monkeypatch.setattr("execdrivers.garbage.recovered", lambda *_: Busy())
+    monkeypatch.setattr(aftermath, "_TRIES", (0.0, 0.0, 0.0))
+    assert aftermath.main(["/root", "web"]) == (failures == 3)
+    assert tries == ["conclude", "release"] * 3
+    assert ("'web'" in caplog.text and "busy" in caplog.text) == (failures == 3)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from execdrivers import ContainerSpec, Stdio, pidfd
 from execdrivers.errors import CommandNotFound, LaunchError
 from execdrivers.launcher import LAUNCHER_PATH, Launch, Operation, Reaper, Started, operation, spawn
 from execdrivers.launcher.process import candidates, environment_list
+from execdrivers.launcher.reaper import leave, sweep
 
 ENV = {"PATH": "/usr/bin:/bin"}
 
@@ -192,3 +195,24 @@ def test_reaper_outlives_its_caller(tool: Tool) -> None:
         poll(end)
         os.close(end)
     Reaper(["/bin/true"], tool.stdio, env=ENV).close(10)  # the next one sweeps up
+
+
+def test_sweeping_while_sweeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the collector may do at any time, by dropping a container."""
+    left = subprocess.Popen(["/bin/true"])
+    fd = pidfd.open(left.pid)
+    poll(fd)
+    reap = pidfd.wait_status
+
+    def reap_and_drop(fd: int) -> int | None:
+        sweep()
+        return reap(fd)
+
+    monkeypatch.setattr(pidfd, "wait_status", reap_and_drop)
+    leave(fd)
+    sweeper = threading.Thread(target=sweep, daemon=True)
+    sweeper.start()
+    sweeper.join(10)
+    assert not sweeper.is_alive()
+    assert pidfd.start_time(left.pid) is None, "it was reaped"
+    left.returncode = 0

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from execdrivers import DEVNULL, PIPE, ContainerSpec, Engine, InvalidState, cgroups
+from execdrivers.testing import host
 from execdrivers_native.handle import NativeHandle
 
 pytestmark = pytest.mark.needs("root", "busybox")
@@ -32,6 +33,24 @@ def test_a_process_nobody_waited_for_does_not_hold_up_the_end(engine: Engine, ro
         assert container.wait(timeout=5).signal == 9
         assert process.wait().ok
         process.close()
+
+
+def test_what_was_let_go_of_is_reaped_by_the_next(engine: Engine, rootfs: Path) -> None:
+    with engine.create(spec(rootfs), driver="native", stdin=DEVNULL) as container:
+        container.start()
+        before = zombies()
+        for _ in range(3):
+            container.exec(["true"]).detach()
+            host.until(lambda: len(zombies() - before) == 1, "it has ended")
+        with container.exec(["true"]) as process:
+            process.wait()
+        assert not zombies() - before
+
+
+def zombies() -> set[int]:
+    """Children of this program that have ended and were not reaped."""
+    children = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children"))
+    return {child for child in map(int, children.split()) if host.fields(child)[:1] == ["Z"]}
 
 
 def test_the_one_that_waits_outside_is_not_seen_inside(engine: Engine, rootfs: Path) -> None:

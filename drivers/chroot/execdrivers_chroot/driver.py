@@ -53,6 +53,8 @@ class ChrootDriver(Driver):
         return Probe(available=not lacking, version=__version__, features=FEATURES, problems=tuple(problems))
 
     def plan(self, spec: ContainerSpec, id: str) -> Plan:
+        for key, value in spec.driver_options.get(self.name, {}).items():
+            raise SpecError(f'driver_options["chroot"]["{key}"]', value, "is no option of this driver", "it has none")
         os.close(open_rootfs(spec))
         user = users.resolve(spec.user, spec.rootfs, spec.additional_gids)
         environment = defaults.environment(spec, user.home, os.uname().nodename)

@@ -78,6 +78,11 @@ def _kind(propagation: str | None) -> str:
     return (propagation or "").removeprefix("r")
 
 
+def _check_options(spec: ContainerSpec) -> None:
+    for key, value in spec.driver_options.get("native", {}).items():
+        raise SpecError(f'driver_options["native"]["{key}"]', value, "is no option of this driver", "it has none")
+
+
 def _check_propagation(spec: ContainerSpec) -> None:
     """A root in memory, or the host's that is read-only as a whole, cannot take in what the host mounts later."""
     if _kind(spec.rootfs_propagation) == "slave" and (spec.ephemeral or spec.rootfs is None):
@@ -94,6 +99,7 @@ class _Compiler:
         self.host = host
         self.hooks = HookPoints(spec.hooks, id, directory, spec.annotations) if spec.hooks != _NO_HOOKS else None
         self.rootless = not host.privileged
+        _check_options(spec)
         _check_propagation(spec)
         namespaces.check(spec, host)
         self.joined = namespaces.joined(spec)

@@ -17,7 +17,7 @@ from execdrivers.cgroups import CgroupDir, devices
 from execdrivers.driver import ExecRequest, Handle, Notice, ProcessHandle
 from execdrivers.errors import OperationError, UnsupportedFeature
 from execdrivers.exit import Exit
-from execdrivers.launcher import HookPoints, Launch, Started, join, run_left_poststop
+from execdrivers.launcher import HookPoints, Launch, Started, join, run_left_poststop, sweep
 from execdrivers_native.host import Host
 from execdrivers_native.process import compile_exec, exec_device_rules
 
@@ -167,6 +167,7 @@ class NativeHandle(Handle):
         self._made = ()
         self.pid = None
         self.close()
+        sweep()  # what was executed in it, and let go of
         run_left_poststop(self._directory, self._poststop)
 
     def pids(self) -> Sequence[int]:

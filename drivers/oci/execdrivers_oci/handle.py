@@ -230,12 +230,14 @@ class OciExec(ProcessHandle):
 def end_tools(path: str) -> None:
     """Kill the calls of a runtime that have this directory for its state: of a maker that was killed meanwhile."""
     deadline = time.monotonic() + _DEATH
-    while (tools := _with_argument(path)) and time.monotonic() < deadline:
+    while tools := _with_argument(path):
         for fd in tools:
             with contextlib.suppress(ProcessLookupError):
                 pidfd.send_signal(fd, signal.SIGKILL)
             pidfd.wait(fd, _DEATH)
             os.close(fd)
+        if time.monotonic() > deadline:
+            return
 
 
 def _with_argument(text: str) -> list[int]:

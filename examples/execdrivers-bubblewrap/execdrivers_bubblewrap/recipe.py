@@ -63,6 +63,8 @@ def make(spec: ContainerSpec, id: str, layout: cgroups.Layout, *, cgroup: str = 
 
     Raises `SpecError` for what does not fit the rootfs or the host.
     """
+    for key, value in spec.driver_options.get("bubblewrap", {}).items():
+        raise SpecError(f'driver_options["bubblewrap"]["{key}"]', value, "is no option of this driver", "it has none")
     mounts = _mounts(spec)
     sources = {mount: f"{_SOURCES}/{n}" for n, mount in enumerate(mounts) if mount.type == "bind"}
     user = users.resolve(spec.user, spec.rootfs, spec.additional_gids)

@@ -275,10 +275,10 @@ def _pairs(option: str, texts: Iterable[str], example: str) -> dict[str, str]:
 
 def _driver_options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
     options: dict[str, dict[str, Any]] = {}
-    for name, text in _pairs("--driver-opt", texts, "native.key=value").items():
+    for name, text in _pairs("--driver-opt", texts, "oci.runtime=crun").items():
         driver, dot, key = name.partition(".")
         if not dot or not driver or not key:
-            raise UsageError(f"--driver-opt: {name!r} is not DRIVER.KEY", remedy="--driver-opt native.key=value")
+            raise UsageError(f"--driver-opt: {name!r} is not DRIVER.KEY", remedy="--driver-opt oci.runtime=crun")
         try:
             value = json.loads(text)
         except ValueError:

@@ -13,6 +13,7 @@ from execdrivers.errors import LaunchError
 from execdrivers.exit import Exit
 from execdrivers.launcher.launch import Launch, Started, spawn_launcher
 from execdrivers.launcher.operations import Operation
+from execdrivers.launcher.reaper import leave, sweep
 
 if TYPE_CHECKING:
     from execdrivers.driver import Stdio
@@ -32,6 +33,7 @@ def join(
     ``place`` is called with the pid before: to move it into the container's cgroups. ``agent`` is that of `Launch`.
     Raises `LaunchError`, and what ``place`` does; nothing is left then.
     """
+    sweep()
     launch = Launch(operations, agent=agent)
     try:
         child = spawn_launcher(launch, stdio, more=(first,))
@@ -50,7 +52,7 @@ def join(
     except BaseException:
         launch.close()  # what waits for its word gives up
         pidfd.wait(child.pidfd)
-        pidfd.wait_status(child.pidfd)
+        process.exit()
         process.close()
         raise
     launch.close()
@@ -90,4 +92,7 @@ class JoinedProcess(ProcessHandle):
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
+        if self.pid is not None and self.exit_fd >= 0:  # it runs on, and is to be reaped
+            leave(self.exit_fd)
+            self.exit_fd = -1
         super().close()

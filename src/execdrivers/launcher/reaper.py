@@ -18,10 +18,11 @@ from execdrivers.launcher.operations import operation
 if TYPE_CHECKING:
     from execdrivers.driver import Stdio
 
-__all__ = ["Reaper", "sweep"]
+__all__ = ["Reaper", "leave", "sweep"]
 
-_lock = threading.Lock()
-#: Reapers that nobody waits for. They are children of this program, which has to look after those that have left.
+#: Reentrant: the collector may drop a container anywhere.
+_lock = threading.RLock()
+#: Pidfds of children of this program that nobody waits for, which has to look after those that have left.
 _leaving: list[int] = []
 
 
@@ -134,23 +135,29 @@ class Reaper:
         if self._process.pidfd >= 0:
             pidfd.wait(self._process.pidfd, timeout)
             if self._ours:
-                _leaving.append(self._process.pidfd)
+                leave(self._process.pidfd)
             else:
                 os.close(self._process.pidfd)
             self._process = Started(self._process.pid, -1)
         sweep()
 
 
+def leave(fd: int) -> None:
+    """Let go of a child of this program by its pidfd, which is closed once it has ended and `sweep` has reaped it."""
+    _leaving.append(fd)
+
+
 def sweep() -> None:
-    """Reap the reapers that were let go of and have left since. Each new one sees to that too."""
+    """Reap the children that were let go of and have ended since. Each new reaper sees to that too."""
     poll = select.poll()
     with _lock:
-        for fd in _leaving:
+        for fd in tuple(_leaving):
             poll.register(fd, select.POLLIN)
         for fd, _ in poll.poll(0):
-            pidfd.wait_status(fd)
-            os.close(fd)
-            _leaving.remove(fd)
+            if fd in _leaving:  # else it was swept up meanwhile
+                _leaving.remove(fd)
+                pidfd.wait_status(fd)
+                os.close(fd)
 
 
 def _reap(process: Started) -> None:

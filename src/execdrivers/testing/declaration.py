@@ -144,6 +144,12 @@ class TestDeclaration(Kit):
         with pytest.raises(SpecError, match="not chosen"):
             self.run(driver_options={"no-such-driver": {"x": 1}})
 
+    def test_options_that_it_has_not_are_refused(self) -> None:
+        from execdrivers import SpecError
+
+        with pytest.raises(SpecError, match="no-such-option"):
+            self.run(driver_options={self.name: {"no-such-option": 1}})
+
     def test_the_caller_stays_as_it_is(self) -> None:
         """Directory, root, umask, signal mask, environment of the calling program."""
         import signal
