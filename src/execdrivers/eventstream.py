@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -21,6 +22,9 @@ __all__ = ["EventStream"]
 
 #: Bytes read at a time, of some hundred events, and of the longest line at the most.
 _CHUNK, _LONGEST = 16 << 10, 4 << 20
+
+#: Seconds after which who waits for a time far ahead looks again: poll(2) takes 24 days at the most.
+_MAX_WAIT = 86400.0
 
 #: What wakes who waits; nobody deletes files there.
 _CHANGES = inotify.MODIFY | inotify.CREATE | inotify.MOVED_TO | inotify.DELETE
@@ -74,7 +78,8 @@ class EventStream:
         except OSError as error:
             self.close()
             message = f"cannot follow the events in {journal.directory}: {error.strerror or error}"
-            raise StoreError(message, errno=error.errno or 0, path=journal.directory) from error
+            remedy = "run as who owns the containers there" if error.errno == errno.EACCES else ""
+            raise StoreError(message, errno=error.errno or 0, path=journal.directory, remedy=remedy) from error
 
     @property
     def ended(self) -> bool:
@@ -168,7 +173,8 @@ class EventStream:
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
         poll.register(self._wake, select.POLLIN)
-        poll.poll(None if self.until is None else max(0, int((self.until - time.time()) * 1000) + 1))
+        left = None if self.until is None else min(max(0.0, self.until - time.time()), _MAX_WAIT)
+        poll.poll(None if left is None else int(left * 1000) + 1)
 
     def close(self) -> None:
         """No more comes. From any thread, also while another waits for the next. May be called twice."""

@@ -238,6 +238,13 @@ def test_since_and_on(journal):
     assert stream.ended
 
 
+@pytest.mark.parametrize("until", [time.time() + 1e8, float("inf")])
+def test_a_time_that_is_too_far_ahead_for_poll(journal, until):
+    with EventStream(journal, until=until) as stream:
+        threading.Timer(0.1, stream.close).start()
+        assert list(stream) == []
+
+
 def test_from_now_until_then(journal):
     journal.append(event(1))
     began = time.time()

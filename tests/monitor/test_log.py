@@ -297,6 +297,14 @@ def test_following_ends_when_the_directory_is_removed(monitored: Any) -> None:
     assert not thread.is_alive()
 
 
+@pytest.mark.parametrize("until", [time.time() + 1e8, float("inf")])
+def test_a_time_that_is_too_far_ahead_for_poll(monitored: Any, until: float) -> None:
+    monitored.run("echo a; sleep 60")
+    with LogReader(monitored.directory, follow=True, until=until) as reader:
+        (Path(monitored.directory) / "new").touch()
+        assert reader.wait(float("inf"))
+
+
 def test_following_ends_with_until(monitored: Any) -> None:
     monitored.run("echo a; sleep 60")
     before = time.time()

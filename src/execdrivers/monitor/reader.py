@@ -26,6 +26,8 @@ __all__ = ["LogReader"]
 
 #: Bytes read at once: longer than any record.
 _BLOCK = 64 << 10
+#: Seconds waited at once: poll(2) takes 24 days at the most.
+_MAX_WAIT = 86400.0
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -102,7 +104,7 @@ class LogReader:
             timeout = left if timeout is None else min(left, timeout)
         poll = select.poll()
         poll.register(self._epoll, select.POLLIN)
-        return bool(poll.poll(None if timeout is None else 1000 * timeout))
+        return bool(poll.poll(None if timeout is None else 1000 * min(timeout, _MAX_WAIT)))
 
     def fileno(self) -> int:
         """Readable when there may be more; -1 where nothing is followed, and once closed."""
