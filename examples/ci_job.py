@@ -49,6 +49,8 @@ def follow(container: execdrivers.Container) -> execdrivers.Exit:
     for entry in container.logs(follow=True):
         print("  | " * begin_of_line + entry.data.decode(errors="replace"), end="", flush=True)
         begin_of_line = not entry.partial
+    if not begin_of_line:
+        print(flush=True)
     return container.wait()
 
 
