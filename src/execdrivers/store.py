@@ -53,6 +53,8 @@ def _failed(action: str, path: str, error: OSError) -> StoreError:
     remedy = _ELSEWHERE
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = f"free some space there, or {_ELSEWHERE}"
+    elif error.errno == errno.EACCES:
+        remedy = f"run as who owns it, or {_ELSEWHERE}"
     message = f"cannot {action} {path}: {error.strerror or error}"
     return StoreError(message, errno=error.errno or 0, path=path, remedy=remedy)
 

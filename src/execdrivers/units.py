@@ -79,10 +79,12 @@ def parse_signal(value: int | str) -> int:
     text = str(int(value) if isinstance(value, int) else value).strip().upper()
     number = int(text) if _is_number(text) else _number_of(text.removeprefix("SIG"))
     if isinstance(value, bool) or number is None or not 1 <= number <= signal.SIGRTMAX:
-        from execdrivers.spec._convert import nearest
+        remedy = f"a name such as TERM, or a number from 1 to {int(signal.SIGRTMAX)}"
+        if text.removeprefix("SIG") and number is None and not text[0].isdigit():
+            from execdrivers.spec._convert import nearest
 
-        names = [item.name for item in signal.Signals]
-        raise SpecError("", value, "is not a signal", nearest(f"SIG{text.removeprefix('SIG')}", names))
+            remedy = nearest(f"SIG{text.removeprefix('SIG')}", [item.name for item in signal.Signals])
+        raise SpecError("", value, "is not a signal", remedy)
     return number
 
 

@@ -44,6 +44,9 @@ def test_statuses(cli: Cli, web: str) -> None:
     assert "nosuch" in missing.stderr
     assert cli("exec", web, "/etc/passwd").returncode == 126
     assert cli("exec", "nosuch", "true").returncode == 1
+    for words, option in ((["-w", "rel", web, "pwd"], "-w/--workdir"), ([web, ""], "COMMAND")):
+        wrong = cli("exec", *words)
+        assert wrong.returncode == 125 and f"(given by {option})" in wrong.stderr
 
 
 def test_options_after_the_name_are_the_commands(cli: Cli, web: str) -> None:

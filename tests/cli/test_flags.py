@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ from execdrivers.cli.parsing import UsageError
 from execdrivers.cli.run import COMMANDS
 from execdrivers.errors import SpecError
 from execdrivers.spec import ContainerSpec
+
+from .conftest import PROGRAM
 
 
 def spec(*words: str) -> ContainerSpec:
@@ -143,19 +148,19 @@ def test_mounts_in_dockers_long_form(tmp_path: Path) -> None:
     bind, plain, tmpfs = spec(
         *("--mount", f'type=bind,"source={source}",dst=/a,readonly,bind-propagation=shared'),
         *("--mount", f"type=bind,src={tmp_path},target=/b,readonly=false,bind-recursive=disabled"),
-        *("--mount", "type=tmpfs,destination=/c,tmpfs-size=1m,tmpfs-mode=700"),
+        *("--mount", "type=tmpfs,destination=/c,tmpfs-size=1MiB,tmpfs-mode=700"),
         "sh",
     ).mounts
     assert (bind.source, bind.destination, bind.parse_options().propagation) == (str(source), "/a", "shared")
     assert "ro" in bind.parse_options().set
     assert plain.parse_options().recursive_bind is False
-    assert tmpfs.parse_options().data == ("size=1m", "mode=700")
+    assert tmpfs.parse_options().data == ("size=1048576", "mode=700")
     assert tmpfs.parse_options().set == {"nosuid", "nodev", "noexec"}
 
 
 def test_tmpfs_and_shm() -> None:
-    shm, run = sorted(spec("--tmpfs", "/run:rw,exec,size=64m", "--shm-size", "1m", "sh").mounts, key=str)
-    assert (shm.destination, shm.parse_options().data) == ("/dev/shm", ("mode=1777", "size=1m"))
+    shm, run = sorted(spec("--tmpfs", "/run:rw,exec,size=64m", "--shm-size", "1.5m", "sh").mounts, key=str)
+    assert (shm.destination, shm.parse_options().data) == ("/dev/shm", ("mode=1777", "size=1572864"))
     assert (run.destination, run.parse_options().set) == ("/run", {"nosuid", "nodev"})
 
 
@@ -264,6 +269,24 @@ def test_errors_of_mounts_over_a_bundle_name_the_option(bundle: Path) -> None:
         (["-m", "1k", "sh"], "resources.memory: 1024 is too small (given by -m/--memory)", "1048576"),
         (["--memory", "much", "sh"], "(given by -m/--memory)", "64M"),
         (["-c", "x", "sh"], "-c/--cpu-shares", "--help"),
+        (["-c", "1_0", "sh"], "-c/--cpu-shares: '1_0' is not a whole number", "--help"),
+        (["--pids-limit", "\u0663", "sh"], "--pids-limit: '\u0663' is not a whole number", "--help"),
+        (["--rootfs", "", "sh"], "--rootfs: '' names no directory", ""),
+        (["--bundle", ""], "--bundle: '' names no directory", ""),
+        (
+            ["-w", "/" + 256 * "x", "sh"],
+            "has a name of more than 255 bytes, which no file can have (given by -w",
+            "short",
+        ),
+        (["-v", "/tmp:/tmp/" + 128 * "\u0663", "sh"], "which no file can have (given by -v /tmp:/tmp/", "shorten"),
+        (["--shm-size", "much", "sh"], "--shm-size: 'much' is not a size", "64M"),
+        (["--mount", "type=tmpfs,target=/x,tmpfs-size=-1", "sh"], "--mount tmpfs-size: '-1' is not a size", "64M"),
+        (["--mount", '"', "sh"], '--mount ": unexpected end of data', "quotes"),
+        (["--mount", "type=tmpfs,\ntarget=/x", "sh"], "--mount type=tmpfs,\\ntarget=/x: ", "quotes"),
+        (["--device", "", "sh"], "'' is not HOST[:CONTAINER][:rwm]", "/dev/fuse"),
+        (["--cap-add", "", "sh"], "(given by --cap-add)", "CAP_SYS_PTRACE"),
+        (["--stop-signal", "99", "sh"], "(given by --stop-signal)", "1 to 64"),
+        (["--stop-signal", "", "sh"], "(given by --stop-signal)", "1 to 64"),
         (["--cpus", "-1", "sh"], "(given by --cpus)", ""),
         (["--pids-limit", "-7", "sh"], "(given by --pids-limit)", ""),
         (["--init=perhaps", "sh"], "'perhaps' is not a boolean", "--init=true"),
@@ -285,6 +308,7 @@ def test_errors_of_mounts_over_a_bundle_name_the_option(bundle: Path) -> None:
         (["--mount", "type=bind,src=/tmp,dst=/x,odd=1", "sh"], "'odd' is unknown", "readonly"),
         (["--mount", "type=bind,src", "sh"], "'src' is not KEY=VALUE", "source="),
         (["--tmpfs", "x", "sh"], "(given by --tmpfs x)", "/x"),
+        (["--device", "/nope", "sh"], "No such file or directory (given by --device /nope)", "of the host"),
         (["--device", "/etc/passwd", "sh"], "is not a device (given by --device /etc/passwd)", ""),
         (["--device", "a:b:c:d", "sh"], "is not HOST[:CONTAINER][:rwm]", "/dev/fuse"),
         (["--cap-add", "FLY", "sh"], "capabilities.add[0]: 'FLY' is not a capability (given by --cap-add)", ""),
@@ -298,7 +322,9 @@ def test_errors_of_mounts_over_a_bundle_name_the_option(bundle: Path) -> None:
         (["--security-opt", "seccomp=/no/such", "sh"], "No such file", "linux.seccomp"),
         (["--stop-signal", "FOO", "sh"], "(given by --stop-signal)", ""),
         (["--umask", "9", "sh"], "(given by --umask)", "022"),
-        (["--timeout", "soon", "sh"], "'soon' is not a time", "5m"),
+        (["--timeout", "soon", "sh"], "'soon' is not a time", "1h30m"),
+        (["--timeout", "1_0", "sh"], "'1_0' is not a time", "5"),
+        (["--timeout", "9" * 400, "sh"], "is not a time", ""),
         (["--timeout", "0", "sh"], "'0' is not a time", ""),
         (["--driver-opt", "x=1", "sh"], "'x' is not DRIVER.KEY", "oci.runtime"),
         (["-e", "=x", "sh"], "has no name", "NAME=VALUE"),
@@ -340,8 +366,18 @@ def test_seccomp_profiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     path.write_text(json.dumps(asks))
     assert main(["run", "--security-opt", f"seccomp={path}", "sh"]) == 125
     assert "nobody to ask" in capsys.readouterr().err
+    path.write_text(json.dumps({**ocis, "syscalls": 5}))
+    assert main(["run", "--security-opt", f"seccomp={path}", "sh"]) == 125
+    assert capsys.readouterr().err.startswith(
+        "execdrivers: seccomp.syscalls: 5 is not a list (given by --security-opt)\n  try"
+    )
     path.write_text(json.dumps({**asks, "listenerPath": "/x"}))
     assert spec("--security-opt", f"seccomp={path}", "sh").seccomp
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("2", 2), ("1.5", 1.5), ("500ms", 0.5), ("1h30m", 5400), ("5m", 300)])
+def test_timeouts(text: str, seconds: float) -> None:
+    assert COMMANDS["run"].parser().parse(["--timeout", text, "sh"])[0].timeout == seconds
 
 
 def test_help_lists_every_option_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -356,12 +392,22 @@ def test_help_lists_every_option_once(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_no_option_of_docker_means_another_thing_here(capsys: pytest.CaptureFixture[str]) -> None:
     """Docker's options that we have not are refused by name."""
-    for option in ("-p80:80", "--entrypoint=x", "--gpus=all"):
+    for option in ("--cgroup-parent=/x", "--quiet", "--health-cmd=x"):
         assert main(["run", option, "sh"]) == 125
-        assert "unknown option" in capsys.readouterr().err
-    for option in ("--restart=always", "--log-driver=syslog", "--detach-keys=a"):
+        assert capsys.readouterr().err.endswith("\n  try: execdrivers run --help\n"), "a guess that misleads"
+    for option in (
+        "--restart=always",
+        "--log-driver=syslog",
+        "--detach-keys=a",
+        "-p80:80",
+        "-P",
+        "--entrypoint=x",
+        "-astdin",
+    ):
         assert main(["run", option, "sh"]) == 125
-        assert f"option {option.partition('=')[0]} is not supported: " in capsys.readouterr().err
+        assert " is not supported: " in capsys.readouterr().err
+    assert main(["run", "--stop-timeout", "5", "sh"]) == 125
+    assert capsys.readouterr().err.endswith("\n  try: execdrivers stop -t SECONDS NAME\n")
 
 
 def test_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
@@ -384,3 +430,20 @@ def test_root_may_come_from_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     parser = COMMANDS["run"].parser()
     assert parser.parse(["--root", "/x", "sh"])[0].root == "/x"
     assert os.environ.get("EXECDRIVERS_ROOT") is None
+
+
+def test_a_slow_reader_of_a_pipe_that_somebody_has_made_non_blocking(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["run", "--help"]) == 0
+    whole = capsys.readouterr().out
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writer, False)
+    with subprocess.Popen([*PROGRAM, "run", "--help"], stdout=writer, stderr=subprocess.PIPE, text=True) as process:
+        os.close(writer)
+        with open(reader) as output:
+            time.sleep(0.3)
+            assert output.read() == whole
+        assert process.stderr is not None and process.stderr.read() == ""
+    assert process.returncode == 0

@@ -61,7 +61,7 @@ def test_formats(three: Cli) -> None:
     lines = three("inspect", "--format=json", "web-1", "web-2").stdout.splitlines()
     assert [json.loads(line)["name"] for line in lines] == ["web-1", "web-2"]
     refused = three("inspect", "-f", "{{.State.Pid}}", "web-1")
-    assert refused.returncode == 1
+    assert refused.returncode == 125
     assert "there are name, driver, state, pid" in refused.stderr
 
 
@@ -104,6 +104,8 @@ def test_names_that_are_not_there(text: str) -> None:
         ["-f", "status"],
         ["-f", "status=x"],
         ["-f", "exited=x"],
+        ["-f", f"exited={5000 * '1'}"],
+        ["--format", "table {{.name}}"],
         ["-f", "name=("],
         ["-n", "-1"],
     ],

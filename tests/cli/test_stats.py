@@ -141,7 +141,7 @@ def test_a_live_table_that_is_longer_than_the_screen(cli: Cli, native: str, root
     with screen(cli, "stats", "-a") as shown:
         shown.resize(5, 100)
         shown.until("\x1b[2J")
-        assert "and 4 more" in shown.until("\x1b[J") or "and 4 more" in shown.until("\x1b[J")
+        shown.until("and 4 more")  # not at once: the table may have been drawn before the size changed
 
 
 # top

@@ -10,12 +10,12 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from io import TextIOWrapper
 
 from execdrivers.cli.parsing import Command, Parser, UsageError, nearest
-from execdrivers.errors import ExecDriverError, LaunchError
+from execdrivers.cli.streams import give_up_stdout, open_standard_streams
+from execdrivers.errors import ExecDriverError, LaunchError, SpecError
 
-__all__ = ["COMMANDS", "main", "tell"]
+__all__ = ["COMMANDS", "main", "status_of", "tell"]
 
 #: Subcommand → the module below this package that has it, and what it does.
 COMMANDS = {
@@ -61,7 +61,7 @@ Examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the words ask and return the exit status; errors are told on stderr."""
-    _open_standard_streams()
+    open_standard_streams()
     command: list[str] = []
     try:
         try:
@@ -73,17 +73,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        _give_up_stdout()
+        give_up_stdout()
         return BROKEN_PIPE
     except LaunchError as error:
         tell(error)
         return error.exit_code
     except ExecDriverError as error:
         tell(error)
-        own = isinstance(error, UsageError) or command in (["run"], ["explain"])
-        return OWN_ERROR if own else 1
+        return OWN_ERROR if command in (["run"], ["explain"]) else status_of(error)
     except OSError as error:  # stdout on a full disk, above all
-        _give_up_stdout()
+        give_up_stdout()
         tell(ExecDriverError(str(error)))
         return OWN_ERROR
     except Exception:
@@ -139,6 +138,11 @@ def _overview() -> Parser:
     return parser
 
 
+def status_of(error: ExecDriverError) -> int:
+    """Exit status for it: whether the command was called wrongly, or failed."""
+    return OWN_ERROR if isinstance(error, (UsageError, SpecError)) else 1
+
+
 def tell(error: ExecDriverError) -> None:
     """The message, and below it the remedy, on stderr."""
     from execdrivers.cli.table import printable
@@ -150,28 +154,3 @@ def tell(error: ExecDriverError) -> None:
         print(*lines, sep="\n", file=sys.stderr, flush=True)
     except OSError:
         pass
-
-
-def _open_standard_streams() -> None:
-    """Put /dev/null where a standard stream is closed, or the next file opened would be taken for it."""
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    if sys.stdout is None:
-        sys.stdout = os.fdopen(1, "w", closefd=False)
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(2, "w", closefd=False)
-    if isinstance(sys.stdout, TextIOWrapper):  # A terminal that knows only ASCII gets escapes, not a traceback.
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def _give_up_stdout() -> None:
-    """What is still to be written there goes nowhere, lest the interpreter fail at its exit for that."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)

@@ -66,6 +66,8 @@ class Request:
             yield
         except (SpecError, UnsupportedFeature) as error:
             _name_option(error, self._option_of(error.field))
+            if not error.remedy and not isinstance(error, UnsupportedFeature):
+                error.remedy = {"seccomp": _SECCOMP, "landlock": _LANDLOCK}.get(error.field.partition(".")[0], "")
             raise
 
     def spec(self) -> ContainerSpec:
@@ -73,6 +75,9 @@ class Request:
         from execdrivers.spec import ContainerSpec
 
         bundle = self._given.get("bundle")
+        for option in ("rootfs", "bundle"):  # an empty path would be that of the working directory
+            if self._given.get(option) == "":
+                raise UsageError(f"--{option}: '' names no directory", remedy=f"--{option} /path/of/a/directory")
         with self.naming_options():
             if bundle is None:
                 spec = ContainerSpec(**self._fields())
@@ -315,6 +320,7 @@ def _apply_security(fields: dict[str, Any], text: str) -> None:
         )
 
 
+_SECCOMP = "a JSON file with the OCI specification's linux.seccomp, or docker's profile"
 _LANDLOCK = 'a JSON file such as {"read": ["/"], "execute": ["/usr", "/lib"], "write": ["/tmp"]}'
 
 
@@ -331,8 +337,10 @@ def _json_file(name: str, path: str, remedy: str) -> Mapping[str, Any]:
 
 
 def _seccomp(path: str) -> Mapping[str, Any]:
-    profile = _json_file("seccomp", path, "a JSON file with the OCI specification's linux.seccomp, or docker's profile")
-    rules = profile.get("syscalls") or ()
+    profile = _json_file("seccomp", path, _SECCOMP)
+    rules = profile.get("syscalls")
+    if not isinstance(rules, list):
+        rules = []  # refused as a field of the spec
     asks = any(isinstance(rule, dict) and rule.get("action") == "SCMP_ACT_NOTIFY" for rule in rules)
     if asks and not profile.get("listenerPath"):
         raise UsageError(

@@ -43,13 +43,13 @@ def for_names(name: str, description: str, usage: str = "[OPTIONS] NAME…") -> 
 def for_each(parser: Parser, options: Namespace, names: Sequence[str], act: Act, *, at_once: bool = False) -> int:
     """Print what comes of each, in the order of the names; ``at_once``: none waits for the one before.
 
-    An error of one container is told and does not keep the others from their turn; then the status is 1. With
-    ``--force`` it is no error that one does not exist.
+    An error of one container is told and does not keep the others from their turn; the status is that of the gravest.
+    With ``--force`` it is no error that one does not exist.
     """
-    from execdrivers.cli import tell
+    from execdrivers.cli import status_of, tell
 
     if not names:
-        raise UsageError(f"{parser.prog} needs the name of a container", remedy="execdrivers ps -a lists them")
+        raise UsageError(f"{parser.name} needs the name of a container", remedy="execdrivers ps -a lists them")
     status = 0
     with engine_of(options) as engine:
         calls = [_Call(act, engine, name) for name in names]
@@ -62,7 +62,7 @@ def for_each(parser: Parser, options: Namespace, names: Sequence[str], act: Act,
             except ExecDriverError as error:
                 if not (isinstance(error, ContainerNotFound) and "force" in vars(options)):
                     tell(error)
-                    status = 1
+                    status = max(status, status_of(error))
                 continue
             if line is not None:
                 print(line, flush=True)
@@ -73,7 +73,7 @@ def the_name(parser: Parser, operands: Sequence[str]) -> str:
     """Of a command that takes exactly one. Raises `UsageError`."""
     if len(operands) != 1:
         problem = "needs the name of a container" if not operands else f"takes one name, but {operands[1]!r} follows it"
-        raise UsageError(f"{parser.prog} {problem}", remedy="execdrivers ps -a lists them")
+        raise UsageError(f"{parser.name} {problem}", remedy="execdrivers ps -a lists them")
     return operands[0]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from execdrivers.cli.containers import engine_of
 from execdrivers.cli.parsing import Command, Parser, UsageError
+from execdrivers.cli.template import shaper
 from execdrivers.cli.times import moment, rfc3339
 
 if TYPE_CHECKING:
@@ -83,12 +83,8 @@ def _chosen(texts: Iterable[str]) -> dict[str, set[str]]:
 def _line(shape: str | None) -> Callable[[Event], str]:
     if shape is None:
         return _text
-    if shape == "json":
-        return lambda event: json.dumps(event.to_dict(), sort_keys=True)
-    from execdrivers.cli.template import Template
-
-    template = Template(shape)
-    return lambda event: template.fill(_all(event))
+    fill = shaper(shape)
+    return lambda event: fill(event.to_dict() if shape == "json" else _all(event))
 
 
 def _all(event: Event) -> dict[str, Any]:

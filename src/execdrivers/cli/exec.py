@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from execdrivers.cli.containers import engine_of
 from execdrivers.cli.parsing import Command, Parser, UsageError, refusal
-from execdrivers.errors import InvalidState
+from execdrivers.errors import InvalidState, SpecError
 
 if TYPE_CHECKING:
     from execdrivers.container import Container
     from execdrivers.process import ExecProcess
 
 __all__ = ["COMMANDS"]
+
+#: What `Container.exec` calls it → the option that sets it.
+_FLAGS = {"args": "COMMAND", "cwd": "-w/--workdir", "env": "-e/--env/--env-file", "user": "-u/--user"}
 
 _EXAMPLES = """\
 Examples:
@@ -73,7 +76,7 @@ def exec_(parser: Parser, options: Namespace, operands: list[str]) -> int:
     given = vars(options)
     if len(operands) < 2:
         what = "the name of a container" if not operands else "a command"
-        raise UsageError(f"{parser.prog} needs {what}", remedy=f"{parser.prog} {(operands or ['NAME'])[0]} sh -c 'id'")
+        raise UsageError(f"{parser.name} needs {what}", remedy=f"{parser.prog} {(operands or ['NAME'])[0]} sh -c 'id'")
     name, *command = operands
     tty = "tty" in given
     if "detach" in given and (tty or "interactive" in given):
@@ -115,6 +118,11 @@ def _start(container: Container, command: list[str], env: dict[str, str], given:
             stdout=output,
             stderr=output,
         )
+    except SpecError as error:
+        option = _FLAGS.get(error.field.partition("[")[0])
+        if option:
+            error.message += f" (given by {option})"
+        raise
     except InvalidState as error:
         if container.state == "paused":
             error.remedy = f"execdrivers unpause {container.name}"

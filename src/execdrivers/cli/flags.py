@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from execdrivers.cli.parsing import Parser, UsageError, refusal
+from execdrivers.cli.parsing import Parser, UsageError, integer, refusal
 
 __all__ = ["NAMESPACES", "add_flags", "add_live_limits"]
 
@@ -92,6 +92,11 @@ def _add_what_runs(parser: Parser) -> None:
         "--log-driver",
         action=refusal("a log is kept in files of its own", "--log-opt, and `execdrivers logs` to read it"),
     )
+    add("--stop-timeout", action=refusal("who stops a container says how long", "execdrivers stop -t SECONDS NAME"))
+    add("--entrypoint", action=refusal("there is no image that has one", "all words of the command after the options"))
+    add("-l", "--label", action=refusal("docker's labels are OCI's annotations", "--annotation NAME=VALUE"))
+    add("-a", "--attach", action=refusal("stdout and stderr are always passed on", "-i, for stdin as well"))
+    add("--pull", action=refusal("there are no images", "--rootfs DIR, or --bundle DIR"))
 
 
 def _add_files(parser: Parser) -> None:
@@ -128,6 +133,10 @@ def _add_files(parser: Parser) -> None:
         metavar="HOST[:DST][:rwm]",
         help="device of the host, or a directory of devices, that the container may use",
     )
+    add(
+        "--gpus",
+        action=refusal("no driver knows of them", "--device for each of its devices, and -v for its libraries"),
+    )
 
 
 def _add_limits(parser: Parser) -> None:
@@ -136,7 +145,7 @@ def _add_limits(parser: Parser) -> None:
     add(
         "--memory-swappiness",
         dest="spec.resources.memory_swappiness",
-        type=int,
+        type=integer,
         metavar="0-100",
         help="how readily its memory is swapped out",
     )
@@ -146,7 +155,13 @@ def _add_limits(parser: Parser) -> None:
         action="store_true",
         help="let it wait instead of killing it when memory runs out (cgroup v1)",
     )
-    add("--oom-score-adj", dest="spec.oom_score_adj", type=int, metavar="N", help="-1000 (kill last) to 1000 (first)")
+    add(
+        "--oom-score-adj",
+        dest="spec.oom_score_adj",
+        type=integer,
+        metavar="N",
+        help="-1000 (kill last) to 1000 (first)",
+    )
     add("--ulimit", action="append", metavar="NAME=SOFT[:HARD]", help="resource limit per process: nofile=1024:2048")
 
 
@@ -170,30 +185,30 @@ def add_live_limits(add: Callable[..., None]) -> None:
         "-c",
         "--cpu-shares",
         dest="spec.resources.cpu_shares",
-        type=int,
+        type=integer,
         metavar="N",
         help="weight when CPUs are contended for (1024 is usual)",
     )
-    add("--cpu-period", dest="spec.resources.cpu_period", type=int, metavar="US", help="of --cpu-quota (µs)")
-    add("--cpu-quota", dest="spec.resources.cpu_quota", type=int, metavar="US", help="CPU time per period (µs)")
+    add("--cpu-period", dest="spec.resources.cpu_period", type=integer, metavar="US", help="of --cpu-quota (µs)")
+    add("--cpu-quota", dest="spec.resources.cpu_quota", type=integer, metavar="US", help="CPU time per period (µs)")
     add(
         "--cpu-rt-period",
         dest="spec.resources.cpu_rt_period",
-        type=int,
+        type=integer,
         metavar="US",
         help="of --cpu-rt-runtime (µs; cgroup v1)",
     )
     add(
         "--cpu-rt-runtime",
         dest="spec.resources.cpu_rt_runtime",
-        type=int,
+        type=integer,
         metavar="US",
         help="time per period for real-time scheduling (µs; cgroup v1)",
     )
     add("--cpuset-cpus", dest="spec.resources.cpuset_cpus", metavar="LIST", help="which CPUs: 0-3,7")
     add("--cpuset-mems", dest="spec.resources.cpuset_mems", metavar="LIST", help="which NUMA nodes: 0,1")
-    add("--blkio-weight", type=int, metavar="10-1000", help="weight when a disk is contended for")
-    add("--pids-limit", type=int, metavar="N", help="processes and threads; -1: no limit")
+    add("--blkio-weight", type=integer, metavar="10-1000", help="weight when a disk is contended for")
+    add("--pids-limit", type=integer, metavar="N", help="processes and threads; -1: no limit")
 
 
 def _add_rights(parser: Parser) -> None:
@@ -217,6 +232,12 @@ def _add_rights(parser: Parser) -> None:
 def _add_isolation(parser: Parser) -> None:
     add = parser.group("Isolation", "MODE: private, host, or ns:PATH or container:NAME to join a namespace")
     add("--network", "--net", metavar="none|host|MODE", help="default: none, which has loopback only")
+    published = refusal("no driver sets up a network", "--network host, or --network ns:PATH for one set up otherwise")
+    add("-p", "--publish", action=published)
+    add("-P", "--publish-all", nargs=0, action=published)
+    for option, file in (("--dns", "resolv.conf"), ("--add-host", "hosts")):
+        remedy = f"-v /path/of/yours:/etc/{file}:ro"
+        add(option, action=refusal(f"/etc/{file} is that of the root file system", remedy))
     for kind, option in NAMESPACES.items():
         add(f"--{option}", dest=f"namespace.{kind}", metavar="MODE", help=f"the container's {kind} namespace")
     add("--sysctl", action="append", metavar="NAME=VALUE", help="kernel parameter of the container's namespaces")
@@ -229,19 +250,16 @@ def _add_ours(parser: Parser) -> None:
     add("--driver-opt", action="append", metavar="DRIVER.KEY=VALUE", help="option of one driver; VALUE is JSON or text")
     add(
         "--timeout",
-        type=_duration,
+        type=_timeout,
         metavar="TIME",
-        help="kill everything after so many seconds (or 1.5, 30s, 5m, 2h); exit status 124",
+        help="kill everything after so many seconds (or 1.5, 500ms, 5m, 1h30m); exit status 124",
     )
 
 
-def _duration(text: str) -> float:
-    units = {"s": 1, "m": 60, "h": 3600}
-    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
-    try:
-        seconds = float(number) * unit
-    except ValueError:
-        seconds = -1
-    if not 0 < seconds < float("inf"):
-        raise UsageError(f"--timeout: {text!r} is not a time", remedy="--timeout 10, --timeout 1.5, --timeout 5m")
-    return seconds
+def _timeout(text: str) -> float:
+    from execdrivers.cli.times import seconds
+
+    result = seconds(text)
+    if not result:
+        raise UsageError(f"--timeout: {text!r} is not a time", remedy="--timeout 10, --timeout 1.5, --timeout 1h30m")
+    return result

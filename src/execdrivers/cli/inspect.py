@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from execdrivers.cli.containers import LIVE, for_each, for_names
 from execdrivers.cli.parsing import Command, Parser
+from execdrivers.cli.template import shaper
 from execdrivers.errors import ExecDriverError
 
 if TYPE_CHECKING:
@@ -44,12 +45,8 @@ def inspect(parser: Parser, options: Namespace, operands: list[str]) -> int:
         status = for_each(parser, options, operands, note)
         print(json.dumps(found, indent=2))
         return status
-    if shape == "json":
-        return for_each(parser, options, operands, lambda engine, name: json.dumps(_details(engine.get(name))))
-    from execdrivers.cli.template import Template
-
-    template = Template(shape)
-    return for_each(parser, options, operands, lambda engine, name: template.fill(_details(engine.get(name))))
+    fill = shaper(shape)
+    return for_each(parser, options, operands, lambda engine, name: fill(_details(engine.get(name))))
 
 
 def _details(container: Container) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from execdrivers.cli.containers import for_each, for_names
-from execdrivers.cli.parsing import Command, Parser, UsageError
+from execdrivers.cli.parsing import Command, Parser, UsageError, integer
 from execdrivers.errors import InvalidState, SpecError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _stop_parser() -> Parser:
         "-t",
         "--timeout",
         "--time",
-        type=int,
+        type=integer,
         metavar="SECONDS",
         help=f"before it is killed (default: {_GRACE}; -1: it never is)",
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, BinaryIO
 
 from execdrivers.cli.containers import engine_of, for_names, the_name
-from execdrivers.cli.parsing import Command, Parser, UsageError
+from execdrivers.cli.parsing import Command, Parser, UsageError, integer
 from execdrivers.cli.times import moment, rfc3339
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ def logs(parser: Parser, options: Namespace, operands: list[str]) -> int:
 
 
 def _lines(text: str) -> int | None:
-    if text == "all":
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 18):
-        raise UsageError(f"-n/--tail: {text!r} is not a number of lines", remedy="--tail 100, --tail all")
-    return int(text)
+    try:
+        lines = -1 if text == "all" else integer(text)
+    except ArgumentTypeError:
+        raise UsageError(f"-n/--tail: {text!r} is not a number of lines", remedy="--tail 100, --tail all") from None
+    return None if lines < 0 else min(lines, 1 << 60)  # docker's -1 is all as well
 
 
 def _write(entries: Iterable[LogEntry], shape: Callable[[LogEntry], tuple[BinaryIO, bytes]]) -> None:

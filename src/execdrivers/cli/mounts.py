@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from execdrivers.cli.parsing import UsageError, parse_bool
+from execdrivers.errors import SpecError
 
 if TYPE_CHECKING:
     from execdrivers.spec import Device
@@ -63,7 +64,7 @@ def mount(text: str) -> dict[str, Any]:
     if kind == "tmpfs":
         options = [*_TMPFS_OPTIONS, *(["ro"] if readonly else [])]
         if "tmpfs-size" in pairs:
-            options.append(f"size={pairs.pop('tmpfs-size')}")
+            options.append(f"size={_size('--mount tmpfs-size', pairs.pop('tmpfs-size'))}")
         if "tmpfs-mode" in pairs:
             options.append(f"mode={pairs.pop('tmpfs-mode')}")
         _refuse_rest(text, pairs, "tmpfs-size, tmpfs-mode, readonly")
@@ -91,8 +92,18 @@ def tmpfs(text: str) -> dict[str, Any]:
 
 def shm(size: str) -> dict[str, Any]:
     """/dev/shm of another size than the driver's default."""
-    options = ["nosuid", "noexec", "nodev", "mode=1777", f"size={size}"]
+    options = ["nosuid", "noexec", "nodev", "mode=1777", f"size={_size('--shm-size', size)}"]
     return {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": options}
+
+
+def _size(option: str, text: str) -> int:
+    """Bytes: the kernel itself knows fewer ways to write them."""
+    from execdrivers.units import parse_size
+
+    try:
+        return parse_size(text)
+    except SpecError as error:
+        raise UsageError(f"{option}: {text!r} {error.problem}", remedy=error.remedy) from None
 
 
 def devices(text: str) -> list[Device]:
@@ -105,7 +116,7 @@ def devices(text: str) -> list[Device]:
         access = rest.pop()
     if rest:
         target = rest.pop()
-    if rest or not access or set(access) - set("rwm"):
+    if rest or not source or not access or set(access) - set("rwm"):
         raise UsageError(f"--device: {text!r} is not HOST[:CONTAINER][:rwm]", remedy="--device /dev/fuse:/dev/fuse:rw")
     if os.path.isdir(source):
         return [Device.from_host(path, target + path.removeprefix(source), access) for path in _nodes(source)]
@@ -169,8 +180,13 @@ def _pairs(text: str) -> dict[str, str]:
     import csv
 
     names = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
+    try:
+        fields = next(csv.reader([text], strict=True), [])
+    except csv.Error as error:
+        remedy = 'quotes around the whole of a pair: type=bind,"source=/a,b",target=/c'
+        raise UsageError(f"--mount {text}: {error}", remedy=remedy) from None
     pairs = {}
-    for field in next(csv.reader([text], strict=True), []):
+    for field in fields:
         name, equals, value = field.partition("=")
         name = names.get(name.lower(), name.lower())
         if name == "readonly" and not equals:

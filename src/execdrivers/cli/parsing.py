@@ -8,12 +8,13 @@ and everything from the first word that is no option on.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from execdrivers.errors import ExecDriverError
 
-__all__ = ["Command", "Parser", "UsageError", "nearest", "parse_bool", "read_text", "refusal"]
+__all__ = ["Command", "Parser", "UsageError", "integer", "nearest", "parse_bool", "read_text", "refusal"]
 
 #: Booleans as Go's flag packages read them, so as docker does.
 _TRUE = ("1", "t", "T", "true", "True", "TRUE")
@@ -69,6 +70,11 @@ class Parser(argparse.ArgumentParser):
         )
         self._interspersed = interspersed
         self._flags: dict[str, argparse.Action] = {}
+
+    @property
+    def name(self) -> str:
+        """The subcommand, as messages name it, which begin with the program's name anyway."""
+        return self.prog.removeprefix("execdrivers ")
 
     def group(self, title: str, description: str | None = None) -> Callable[..., None]:
         """A group of options in the help; call what is returned as one calls ``add_argument``."""
@@ -180,9 +186,16 @@ def refusal(problem: str, remedy: str) -> type[argparse.Action]:
             self.metavar = "VALUE"
 
         def __call__(self, *_: Any) -> NoReturn:
-            raise UsageError(f"option {self.option_strings[0]} is not supported: {problem}", remedy=remedy)
+            raise UsageError(f"option {'/'.join(self.option_strings)} is not supported: {problem}", remedy=remedy)
 
     return Refusal
+
+
+def integer(text: str) -> int:
+    """The ``type`` of an option that takes a whole number; int() takes ``1_0`` and other scripts' digits, too."""
+    if not re.fullmatch(r"[+-]?\d{1,20}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
 
 
 def parse_bool(name: str, text: str) -> bool:
@@ -210,4 +223,4 @@ def nearest(word: str, known: Iterable[str] | Sequence[str]) -> str:
     """The known word that was most likely meant, or an empty string."""
     from difflib import get_close_matches
 
-    return next(iter(get_close_matches(word, list(known), 1, 0.6)), "")
+    return next(iter(get_close_matches(word, list(known), 1, 0.75)), "")

@@ -46,7 +46,7 @@ def unpause(parser: Parser, options: Namespace, operands: list[str]) -> int:
     def resume(engine: Engine, name: str) -> str:
         container = engine.get(name)
         if container.state == "running":
-            raise InvalidState(f"container {name!r} is not paused")
+            raise InvalidState(f"container {name!r} is not paused", remedy="execdrivers ps -f status=paused")
         container.resume()
         return name
 

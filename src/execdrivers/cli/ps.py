@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import time
@@ -11,8 +10,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from execdrivers.cli.containers import LIVE, engine_of
-from execdrivers.cli.parsing import Command, Parser, UsageError
+from execdrivers.cli.parsing import Command, Parser, UsageError, integer
 from execdrivers.cli.table import ago, duration, elide, show
+from execdrivers.cli.template import shaper
 
 if TYPE_CHECKING:
     from execdrivers.record import Summary
@@ -36,7 +36,7 @@ def _parser() -> Parser:
         help="only those of that name (a regular expression), status, driver or exited (exit status); of one key any, "
         "of several all must hold",
     )
-    add("-n", "--last", type=int, metavar="N", help="the N that were made last, in whatever state")
+    add("-n", "--last", type=integer, metavar="N", help="the N that were made last, in whatever state")
     add("-l", "--latest", action="store_true", help="the one that was made last: -n 1")
     add("-q", "--quiet", action="store_true", help="only their names")
     add(
@@ -57,7 +57,8 @@ def ps(parser: Parser, options: Namespace, operands: list[str]) -> int:
         )
     given = vars(options)
     wanted = _filters(given.get("filter", ()))
-    line = _line(given.get("format", "table"))
+    shape = given.get("format", "table")
+    line = None if shape == "table" else shaper(shape)
     last = given.get("last", 1 if "latest" in given else None)
     if last is not None and last < 0:
         raise UsageError(f"-n/--last: {last} is not a number of containers", remedy="ps -n 5")
@@ -83,17 +84,6 @@ def ps(parser: Parser, options: Namespace, operands: list[str]) -> int:
         columns = ("NAME", "DRIVER", "COMMAND", "CREATED", "STATUS", "PID")
         show(columns, [_row(summary, width, time.time()) for summary in found], colour=_colour)
     return 0
-
-
-def _line(shape: str) -> Callable[[dict[str, Any]], str] | None:
-    """What makes a line of one container; None: a table."""
-    if shape == "table":
-        return None
-    if shape == "json":
-        return lambda data: json.dumps(data, sort_keys=True)
-    from execdrivers.cli.template import Template
-
-    return Template(shape).fill
 
 
 def _filters(texts: Iterable[str]) -> dict[str, list[Callable[[Summary], bool]]]:
@@ -130,9 +120,10 @@ def _by_driver(text: str) -> Callable[[Summary], bool]:
 
 
 def _by_exit(text: str) -> Callable[[Summary], bool]:
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise UsageError(f"-f/--filter: {text!r} is not an exit status", remedy="exited=0, exited=137")
-    return lambda summary: summary.state == "stopped" and summary.exit is not None and summary.exit.status == int(text)
+    status = int(text)
+    return lambda summary: summary.state == "stopped" and summary.exit is not None and summary.exit.status == status
 
 
 def _row(summary: Summary, width: int | None, now: float) -> tuple[str, ...]:

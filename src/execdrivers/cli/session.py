@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -134,6 +135,6 @@ class _Screen:
 
 
 def _write(fd: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
+    stream = (sys.stdout if fd == 1 else sys.stderr).buffer
+    stream.write(data)
+    stream.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from execdrivers.cli.containers import engine_of
 from execdrivers.cli.parsing import Command, Parser
 from execdrivers.cli.table import lines, on_terminal
+from execdrivers.cli.template import shaper
 from execdrivers.errors import ExecDriverError
 
 if TYPE_CHECKING:
@@ -161,11 +161,7 @@ def _printer(shape: str) -> Callable[[Sequence[_Row]], None] | None:
     """What prints a line of each; None: a table. Raises `UsageError`."""
     if shape == "table":
         return None
-    fill: Callable[[dict[str, Any]], str] = _as_json
-    if shape != "json":
-        from execdrivers.cli.template import Template
-
-        fill = Template(shape).fill
+    fill = shaper(shape)
 
     def print_lines(rows: Sequence[_Row]) -> None:
         for row in rows:
@@ -173,10 +169,6 @@ def _printer(shape: str) -> Callable[[Sequence[_Row]], None] | None:
         sys.stdout.flush()
 
     return print_lines
-
-
-def _as_json(data: dict[str, Any]) -> str:
-    return json.dumps(data, sort_keys=True)
 
 
 def _data(row: _Row) -> dict[str, Any]:

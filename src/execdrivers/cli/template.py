@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from execdrivers.cli.parsing import UsageError
 
-__all__ = ["Template"]
+__all__ = ["Template", "shaper"]
 
 _ACTION = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _VALUE = re.compile(r"\s*(json\s+)?(\.|(?:\.\w+)+)\s*", re.ASCII)
@@ -17,11 +17,21 @@ _VALUE = re.compile(r"\s*(json\s+)?(\.|(?:\.\w+)+)\s*", re.ASCII)
 _ESCAPES = {r"\t": "\t", r"\n": "\n"}
 
 
+def shaper(text: str) -> Callable[[Mapping[str, Any]], str]:
+    """What makes the line of an object that ``--format`` asks for: ``json``, or a `Template`. Raises `UsageError`."""
+    if text == "json":
+        return lambda data: json.dumps(data, sort_keys=True)
+    return Template(text).fill
+
+
 class Template:
     """``{{.exit.code}}``, ``{{json .spec}}``: names are those of the JSON that the command prints."""
 
     def __init__(self, text: str) -> None:
         """Raises `UsageError` where more is asked for."""
+        if text.startswith("table "):
+            remedy = text.removeprefix("table ") + ", without a header"
+            raise UsageError("--format: a table of other columns is not supported", remedy=remedy)
         self._parts: list[tuple[str, bool, list[str]]] = []
         end = 0
         for found in _ACTION.finditer(text):

@@ -7,12 +7,22 @@ import time
 
 from execdrivers.cli.parsing import UsageError
 
-__all__ = ["moment", "rfc3339"]
+__all__ = ["moment", "rfc3339", "seconds"]
 
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+", re.ASCII)
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", re.ASCII)
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SECONDS = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds(text: str) -> float | None:
+    """Of docker's durations, ``1h30m`` or ``500ms``, and of a bare number; None: it is neither."""
+    if _SECONDS.fullmatch(text):
+        text += "s"
+    if not _DURATION.fullmatch(text):
+        return None
+    result = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    return result if result < float("inf") else None
 
 
 def moment(option: str, text: str) -> float:
@@ -20,10 +30,11 @@ def moment(option: str, text: str) -> float:
 
     A date without a zone is of the local one, as with docker. Raises `UsageError`.
     """
-    if _DURATION.fullmatch(text):
-        return time.time() - sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
-    if _SECONDS.fullmatch(text):
-        return float(text)
+    if _SECONDS.fullmatch(text) and abs(since_1970 := float(text)) < float("inf"):
+        return since_1970
+    ago = seconds(text)
+    if ago is not None:
+        return time.time() - ago
     from datetime import datetime
 
     # Digits beyond the microsecond, and Z, are not understood before Python 3.11.

@@ -96,7 +96,7 @@ def from_oci(config: Mapping[str, Any], bundle: str | os.PathLike[str] | None = 
 
 def _check_version(config: Any) -> None:
     if not isinstance(config, Mapping):
-        raise SpecError("config.json", config, "is not an object")
+        raise SpecError("config.json", config, "is not an object", "write an object, as 'runc spec' does")
     version = _find(config, "/ociVersion", str, required=True)
     match = re.fullmatch(r"(\d{1,9})\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?", version, re.ASCII)
     if match is None:

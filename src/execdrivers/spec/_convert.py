@@ -39,6 +39,9 @@ MAX_DEPTH = 64
 #: Largest JSON text read, in bytes. The kernel takes at most 6 MiB of arguments and environment.
 MAX_JSON = 16 * 1024 * 1024
 
+#: Bytes of a file's name, for the kernel.
+NAME_MAX = 255
+
 UINT32 = 2**32 - 1
 #: The greatest uid or gid: the one above means "unchanged" to chown(2) and setresuid(2).
 MAX_ID = 2**32 - 2
@@ -204,6 +207,8 @@ def path(value: str | bytes | os.PathLike[str]) -> str:
     result = text(value)
     if not result.startswith("/"):
         fail(result, "is not an absolute path", f"use {os.path.join('/', result)!r}" if result else "give a path")
+    if len(result) >= 64 and any(len(os.fsencode(part)) > NAME_MAX for part in result.split("/")):
+        fail(result, f"has a name of more than {NAME_MAX} bytes, which no file can have", "shorten it")
     return result
 
 
@@ -365,7 +370,8 @@ def load_json(data: str | bytes, where: str) -> Any:
     try:
         parsed = json.loads(data if isinstance(data, str) else data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise SpecError(where, data[error.start : error.start + 8], f"is not UTF-8 at byte {error.start}") from None
+        near = data[error.start : error.start + 8]
+        raise SpecError(where, near, f"is not UTF-8 at byte {error.start}", "save it as UTF-8") from None
     except json.JSONDecodeError as error:
         near = error.doc[max(error.pos - 20, 0) : error.pos + 20]
         problem = f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"

@@ -21,7 +21,7 @@ def _name(value: str) -> str:
         return result
     result = result if result.startswith("CAP_") else f"CAP_{result}"
     if result not in CAPABILITIES:
-        fail(value, "is not a capability", nearest(result, CAPABILITIES))
+        fail(value, "is not a capability", nearest(result, CAPABILITIES) if value else "give a name, as CAP_SYS_PTRACE")
     return result
 
 

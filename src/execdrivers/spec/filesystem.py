@@ -227,7 +227,8 @@ class Device(Value):
         try:
             node = os.stat(source)
         except OSError as error:
-            raise SpecError("source", os.fspath(source), f"cannot be used: {error.strerror}") from None
+            problem = f"cannot be used: {error.strerror}"
+            raise SpecError("source", os.fspath(source), problem, "name a device of the host") from None
         kinds = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
         kind = kinds.get(stat.S_IFMT(node.st_mode))
         if kind is None:
