@@ -443,7 +443,8 @@ class Engine:
 def _log(text: str, *values: object) -> None:
     import logging
 
-    logging.getLogger("execdrivers").warning(text, *values)
+    # Handlers may keep what is logged: an error, and with it all that its traceback holds.
+    logging.getLogger("execdrivers").warning(text, *map(str, values))
 
 
 _default: Engine | None = None

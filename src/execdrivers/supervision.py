@@ -286,7 +286,7 @@ class Supervised(Process):
             # Of no use to the caller now; the exit and the cleaning up are.
             import logging
 
-            logging.getLogger("execdrivers").warning("container %r: no stats at the end: %s", self.id, error)
+            logging.getLogger("execdrivers").warning("container %r: no stats at the end: %s", self.id, str(error))
         else:
             if found.cpu.source == found.memory.source == "cgroup":  # its processes tell of nothing any more
                 self._used = found.to_dict()
@@ -410,7 +410,7 @@ class Supervised(Process):
             # The caller gets the exit all the same; to others it is one that nobody saw.
             import logging
 
-            logging.getLogger("execdrivers").warning("%s", error)
+            logging.getLogger("execdrivers").warning("%s", str(error))
 
     def _discard(self) -> None:
         """Free everything and remove the record. Called with the lock."""

@@ -261,4 +261,4 @@ def discard(tool: Tool, id: str) -> None:
     except ToolError as error:
         import logging
 
-        logging.getLogger("execdrivers").warning("container %r: %s delete: %s", id, tool.path, error)
+        logging.getLogger("execdrivers").warning("container %r: %s delete: %s", id, tool.path, str(error))

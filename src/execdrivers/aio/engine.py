@@ -267,6 +267,6 @@ async def _run(
         except Exception as error:
             import logging
 
-            logging.getLogger("execdrivers").warning("container %r could not be cleaned up: %s", made.id, error)
+            logging.getLogger("execdrivers").warning("container %r could not be cleaned up: %s", made.id, str(error))
         raise
     return call.completed(made, time.monotonic() - began)
