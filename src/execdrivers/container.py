@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from signal import Signals
 
     from execdrivers.driver import Handle
-    from execdrivers.events import Event, EventType
+    from execdrivers.events import EventType
     from execdrivers.monitor import Attachment, LogEntry
+    from execdrivers.monitor.reader import LogReader
     from execdrivers.spec import Capabilities, ContainerSpec, Resources
     from execdrivers.stats import Stats
 
@@ -105,7 +106,7 @@ class Container(Supervised):
     @interrupts.deferring
     def start(self) -> None:
         """Execute the command. When that fails the container is deleted and the driver's `LaunchError` raised."""
-        with self._lock:
+        with self._changing():
             self._require_created()
             handle = self._hold()
             try:
@@ -114,22 +115,20 @@ class Container(Supervised):
                 self._wiring.close_child()
                 self._attach_terminal(handle, self.spec.console_size)
                 self._record.started_at = time.time()
+                self._record.status = "running"
                 # A transient one's record says so already, unless its driver makes the process only now.
                 changed = self._take_state(handle)
                 if changed or not self._transient:
-                    self._record.status = "running"
                     if self._let_live:
                         self._record.owner = None
-                    started = self._write("started", pid=handle.pid)
+                    self._write("started", pid=handle.pid)
                 else:
-                    self._record.status = "running"
-                    started = self._announcer.note("started", pid=handle.pid)
+                    self._announcer.note("started", pid=handle.pid)
             except BaseException as error:
                 self._fail(error)
                 raise
             if self._let_live:
                 self._unguard()
-        self._announcer.tell(started)
 
     def _require_created(self) -> None:
         if not self._deleted and self._entry.gone:
@@ -210,8 +209,12 @@ class Container(Supervised):
 
         ``since`` and ``until`` (seconds since the epoch) leave out entries by their time, ``tail`` all but so many
         lines at the end. ``follow`` waits for more, until the container has ended or is gone, or ``until`` is past.
-        Raises `InvalidState` for a container that is not detached, whose output goes to its maker; `StoreError`.
+        Raises `InvalidState` for a container that is not detached, whose output goes to its maker, and for one that is
+        deleted; `ContainerNotFound` when another program removed it; `StoreError`.
         """
+        return iter(self._open_log(follow=follow, since=since, until=until, tail=tail, stdout=stdout, stderr=stderr))
+
+    def _open_log(self, **options: Any) -> LogReader:
         raise self._not_detached("has no log")
 
     def attach(self) -> Attachment:
@@ -263,16 +266,17 @@ class Container(Supervised):
         Raises `InvalidState` where nothing is known after its end; `UnsupportedFeature` where its driver cannot tell.
         """
         self._require({"stats": "stats"})
-        with self._lock:
-            if self.state != "stopped" and not self._deleted:
-                handle = self._hold()
-                found = handle.stats()
-                if not pidfd.wait(handle.exit_fd, 0):
-                    return found
-                self.poll()  # it ended meanwhile, and the sample is perhaps of half of it
-            if (final := self._final_stats()) is not None:
-                return final
-            now = self._describe() if self._over else "ending"  # another thread waits for it, and will tell
+        if self.state != "stopped":
+            with self._lock:
+                if not self._over:
+                    handle = self._hold()
+                    found = handle.stats()
+                    if not pidfd.wait(handle.exit_fd, 0):
+                        return found
+            self.poll()  # it ended meanwhile, and the sample is perhaps of half of it
+        if (final := self._final_stats()) is not None:
+            return final
+        now = self._describe() if self._over else "ending"  # another thread waits for it, and will tell
         remedy = "create it with accounting=True, or take samples while it runs"
         raise InvalidState(f"container {self.id!r} is {now} and uses nothing", remedy=remedy)
 
@@ -327,14 +331,13 @@ class Container(Supervised):
             with self._operating("take another process") as container:
                 request = ExecRequest(id=os.urandom(6).hex(), spec=spec, stdio=wiring.stdio, directory=self._entry.path)
                 handle = container.exec(request)
-                told = self._announcer.note("exec_started", exec=request.id, args=spec.args, pid=handle.pid)
+                self._announcer.note("exec_started", exec=request.id, args=spec.args, pid=handle.pid)
         except BaseException:
             wiring.close()
             raise
         wiring.close_child()
         process = ExecProcess(request.id, self.id, spec.args, handle, wiring, self._announcer)
         process._attach_terminal(handle, spec.console_size)
-        self._announcer.tell(told)
         return process
 
     @interrupts.deferring
@@ -352,12 +355,11 @@ class Container(Supervised):
                 if handle.pid is None or pidfd.is_ending(handle.pid):
                     handle.resume()  # frozen, cgroup v1 would hold it for good
                     raise InvalidState(f"container {self.id!r} is ending and cannot be paused", remedy="wait()")
-                told = self._changed("paused", "paused")
+                self._changed("paused", "paused")
             except BaseException:
                 with contextlib.suppress(StoreError):
                     self._changed("running")
                 raise
-        self._announcer.tell(told)
 
     @interrupts.deferring
     def resume(self) -> None:
@@ -366,8 +368,7 @@ class Container(Supervised):
         with self._operating("be resumed", paused=True) as handle:
             paused = self._record.status == "paused"
             handle.resume()
-            told = self._changed("running", "resumed" if paused else None)
-        self._announcer.tell(told)
+            self._changed("running", "resumed" if paused else None)
 
     @interrupts.deferring
     def update(self, resources: Resources | None = None, **limits: Any) -> None:
@@ -397,8 +398,7 @@ class Container(Supervised):
                 changes |= {name: after.get(name) for name in ("memory", "memory_swap")}
             handle.update(Resources(**changes))
             self._spec, self._record.spec = amended, amended.to_dict()
-            told = self._changed(self._record.status, "updated", spec=self._record.spec)
-        self._announcer.tell(told)
+            self._changed(self._record.status, "updated", spec=self._record.spec)
 
     def _amended(self, spec: ContainerSpec, feature: str) -> ContainerSpec:
         """The spec as policy will have it, if its driver can do that to a live container."""
@@ -414,20 +414,19 @@ class Container(Supervised):
 
         Raises `InvalidState` unless it runs, or is paused where that will do, or when it ends meanwhile.
         """
-        with self._lock:
-            self._require_running(what, paused=paused)
-            with self._entry:
-                self._refresh()
-                self._require_running(what, paused=paused)
-                handle = self._hold()
-                try:
-                    yield handle
-                except (LaunchError, OperationError) as error:
-                    if handle.pid is not None and not pidfd.is_ending(handle.pid):
-                        raise
-                    # Whatever it is that failed first.
-                    message = f"container {self.id!r} is ending and cannot {what}"
-                    raise InvalidState(message, remedy="create another") from error
+        self._require_running(self.state, what, paused=paused)
+        with self._changing(), self._entry:
+            self._refresh()
+            self._require_running(self._record.status, what, paused=paused)
+            handle = self._hold()
+            try:
+                yield handle
+            except (LaunchError, OperationError) as error:
+                if handle.pid is not None and not pidfd.is_ending(handle.pid):
+                    raise
+                # Whatever it is that failed first.
+                message = f"container {self.id!r} is ending and cannot {what}"
+                raise InvalidState(message, remedy="create another") from error
 
     def _require(self, asked: Mapping[str, str]) -> None:
         """Raises `UnsupportedFeature` unless its driver has these features (feature → what asks for it)."""
@@ -442,20 +441,20 @@ class Container(Supervised):
         if not self._deleted and self._exit is None and self._record.status in ("running", "paused"):
             self._adopt()
 
-    def _require_running(self, what: str, *, paused: bool = False) -> None:
-        state = self.state
+    def _require_running(self, state: State, what: str, *, paused: bool = False) -> None:
         if state == "paused" and not paused:
             raise InvalidState(f"container {self.id!r} is paused and cannot {what}", remedy="resume() it before")
-        if state not in ("running", "paused") or self._deleted:
+        if state not in ("running", "paused") or self._over:
             remedy = "start() it before" if state == "created" else "create another"
             raise InvalidState(f"container {self.id!r} is {self._describe()} and cannot {what}", remedy=remedy)
 
-    def _changed(self, status: State, change: EventType | None = None, **more: Any) -> Event | None:
+    def _changed(self, status: State, change: EventType | None = None, **more: Any) -> None:
         """Its driver has done something to it."""
         self._record.status = status
         self._take_state(self._hold())
-        return self._write(change, **more)
+        self._write(change, **more)
 
+    @interrupts.deferring
     def detach(self) -> None:
         """Let it live on without this program, which then need not `delete` it. `Engine.get` finds it again.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +22,15 @@ from execdrivers.monitor.ended import Ended, read_exit
 from execdrivers.process import DEATH
 from execdrivers.pump import Pump
 from execdrivers.record import identity
-from execdrivers.recovered import Recovered
+from execdrivers.recovered import Recovered, removed
 from execdrivers.stdio import DEVNULL, PIPE, STDOUT, Input, Output, Wiring, connect
 from execdrivers.supervision import Supervised
 from execdrivers.terminal import Terminal
 
 if TYPE_CHECKING:
     from execdrivers.driver import Handle, ProcessHandle
-    from execdrivers.events import Event
-    from execdrivers.monitor import Attachment, LogEntry, LogOptions, Monitor
+    from execdrivers.monitor import Attachment, LogOptions, Monitor
+    from execdrivers.monitor.reader import LogReader
     from execdrivers.store import Entry
 
 __all__ = ["Detached", "Standby", "connect_detached"]
@@ -116,21 +116,20 @@ class Detached(Recovered):
 
         Raises `InvalidState` in any program but its maker.
         """
-        with self._lock:
+        with self._changing():
             standby = self._standby
             if standby is None:
                 super().start()  # which refuses
                 return
             self._require_created()
             try:
-                started = self._launch_detached(standby, self._hold())
+                self._launch_detached(standby, self._hold())
             except BaseException as error:
                 standby.monitor.abort()
                 self._fail(error)
                 raise
-        self._announcer.tell(started)
 
-    def _launch_detached(self, standby: Standby, handle: Handle) -> Event | None:
+    def _launch_detached(self, standby: Standby, handle: Handle) -> None:
         """Whoever notices its end waits for the entry, so that all that begins it comes before."""
         with self._entry as entry:
             standby.keep(self, handle, self._wiring, entry)
@@ -143,10 +142,9 @@ class Detached(Recovered):
             standby.monitor.channels(handle.channels)
             if self._take_state(handle):
                 entry.write(self._record)
-            started = self._announcer.note("started", pid=handle.pid)
+            self._announcer.note("started", pid=handle.pid)
         self._unguard()
         self._let_go_of_start(standby, handle)
-        return started
 
     def _let_go_of_start(self, standby: Standby, handle: Handle) -> None:
         """From now on its maker is one of many."""
@@ -182,25 +180,23 @@ class Detached(Recovered):
         """Its monitor has it: see `logs` and `attach`."""
         return None
 
-    def logs(self, **options: Any) -> Iterator[LogEntry]:
-        """What it has written: see `Container.logs`."""
-        from execdrivers.monitor import read_log
+    def _open_log(self, **options: Any) -> LogReader:
+        from execdrivers.monitor.reader import LogReader
 
         with self._lock:
             if self._deleted:
-                raise InvalidState(f"container {self.id!r} is deleted, and its log with it")
-            # Not by its name, which may be another's by now. Open from here on.
-            directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._entry.fileno())
-        try:
-            yield from read_log(f"/proc/self/fd/{directory}/.", writer=self._record.monitor, **options)
-        finally:
-            os.close(directory)
+                message = f"container {self.id!r} is deleted, and its log with it"
+                raise InvalidState(message, remedy="read it before delete()")
+            if self._entry.gone:
+                raise removed(self.id)
+            # Not by its name, which may be another's by now.
+            return LogReader(f"/proc/self/fd/{self._entry.fileno()}/.", writer=self._record.monitor, **options)
 
     def attach(self) -> Attachment:
         """Connect to its stdio: see `Container.attach`."""
         from execdrivers.monitor import Attachment
 
-        self._require_running("be attached to", paused=True)
+        self._require_running(self.state, "be attached to", paused=True)
         return Attachment(self._entry.path)
 
     def resize(self, rows: int, columns: int) -> None:
@@ -239,6 +235,12 @@ class Detached(Recovered):
         else:
             super()._require_start()
 
+    def _is_running(self) -> bool:
+        # Who is attached is told of the end before the monitor comes to its own.
+        if super()._is_running() and pidfd.wait(self._hold().exit_fd, 0):
+            self._supervise(time.monotonic() + DEATH)
+        return super()._is_running()
+
     def _pump(self, deadline: float | None, *, once: bool) -> bool:
         if self.exit is not None:
             return True
@@ -262,7 +264,7 @@ class Detached(Recovered):
 
     def _conclude(self, pump: Pump) -> None:
         """Its monitor knows best how it ended; why, and where the monitor was killed all of it, its driver."""
-        with self._lock:
+        with self._changing():
             if self._over:
                 return  # another thread has deleted it
             told = self._told()

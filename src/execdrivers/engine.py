@@ -215,9 +215,7 @@ class Engine:
 
     def get(self, name: str) -> Container:
         """The container of that name, whoever made it. Raises `ContainerNotFound`, `StoreError`."""
-        with self._lock:
-            ours = self._containers.get(name)
-        if ours is not None and not ours._gone:
+        if (ours := self._ours(name)) is not None:
             return ours
         from execdrivers.garbage import recovered
 
@@ -274,9 +272,7 @@ class Engine:
             if isinstance(record, StoreError):
                 _log("%s", record)
                 continue
-            with self._lock:
-                ours = self._containers.get(record.id)
-            if ours is not None and not ours._gone:
+            if (ours := self._ours(record.id)) is not None:
                 found.append(ours)
                 continue
             try:
@@ -432,6 +428,12 @@ class Engine:
         with self._lock:
             self._containers[container.id] = container
             return not self._closed
+
+    def _ours(self, name: str) -> Container | None:
+        """The container of that name as it was made here, and not by the program of which this is a fork."""
+        with self._lock:
+            ours = self._containers.get(name)
+        return ours if ours is not None and ours._maker == os.getpid() and not ours._gone else None
 
     def _forget(self, container: Container) -> None:
         with self._lock:

@@ -105,10 +105,8 @@ class EventStream:
         if self._ended:
             return events
         passed = self.until is not None and time.time() >= self.until
-        if self._inotify is not None and any(
-            change.mask & (inotify.DELETE | inotify.IGNORED) for change in self._inotify.read()
-        ):
-            self._listen()  # somebody has removed the journal, and the directory with it
+        if self._inotify is not None and self._inotify.read():
+            self._listen()  # somebody may have removed the journal, and the directory with it
         for lines, lost in self._lines or ():
             if lost:
                 events.append(Event(type="lost", id="", driver="", time=time.time(), lost=lost))
@@ -120,13 +118,14 @@ class EventStream:
         return events
 
     def _listen(self) -> None:
+        """Unless it does so already."""
         assert self._inotify is not None
         while self._mark is None or not self._mark.stands:
             if self._mark is not None:
                 self._mark.close()
             self._journal.prepare()
             self._mark = self._journal.listen()
-            with contextlib.suppress(FileNotFoundError):  # removed once more
+            with contextlib.suppress(FileNotFoundError):  # removed once more, and the mark with it
                 self._inotify.watch(self._journal.directory, _CHANGES)
 
     def _parse(self, line: bytes) -> Event | None:

@@ -11,9 +11,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from execdrivers import interrupts
 from execdrivers.errors import ContainerTimeout, InvalidState, SpecError
@@ -48,8 +47,8 @@ class Process:
         self._wiring = wiring
         self._terminal: Terminal | None = None
         self._exit: Exit | None = None
-        #: Guards the state and the handle; never held while waiting.
-        self._lock: AbstractContextManager[Any] = threading.RLock()
+        #: Guards the state and the handle; never held while waiting for the end, and calling sinks or observers.
+        self._lock = threading.RLock()
         #: Held by the thread that pumps and waits, for all others.
         self._pumping = threading.RLock()
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from execdrivers import interrupts
 from execdrivers.container import Container
 from execdrivers.errors import ContainerNotFound, ExecDriverError, InvalidState
 from execdrivers.exit import Exit
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from execdrivers.registry import Registry
     from execdrivers.store import Entry
 
-__all__ = ["Recovered"]
+__all__ = ["Recovered", "removed"]
 
 #: Seconds that the program that made a container is given to record its end, of which it knows most.
 _PATIENCE = 0.5
@@ -80,6 +81,7 @@ class Recovered(Container):
         message = f"container {self.id!r} was made by another program and cannot be started by this one"
         raise InvalidState(message, remedy="only its maker has its stdio: create another")
 
+    @interrupts.deferring
     def detach(self) -> None:
         """Let it live on without its maker. Raises `InvalidState` before it is started, since only that one can."""
         with self._lock, self._entry as entry:
@@ -93,7 +95,7 @@ class Recovered(Container):
         record = self._look()
         if record is None or record.state != "stopped":
             return  # who makes it has it locked
-        with self._lock, self._entry:
+        with self._changing(), self._entry:
             record = self._look()
             if record is None or record.owned or record.state != "stopped":
                 return
@@ -159,7 +161,7 @@ class Recovered(Container):
     def _refresh(self) -> None:
         self._settle()
         if self._look() is None:
-            raise _removed(self.id)
+            raise removed(self.id)
 
     def _await_maker(self, remedy: str) -> None:
         """Give who makes it a moment, or removes it: either way there is no record for that long.
@@ -169,7 +171,7 @@ class Recovered(Container):
         deadline = time.monotonic() + _PATIENCE
         while self._record.status == "creating":
             if self._look() is None:
-                raise _removed(self.id)
+                raise removed(self.id)
             if time.monotonic() >= deadline:
                 raise InvalidState(f"container {self.id!r} is being made", remedy=remedy)
             time.sleep(_GLANCE)
@@ -181,18 +183,14 @@ class Recovered(Container):
         if self._exit is not None:
             return
         record = self._look()
-        if self._deleted:
-            raise _removed(self.id)
+        if record is None and (self._deleted or self._record.status == "created"):
+            raise removed(self.id)
         # Its maker may start it any time, but without a process there is nothing to wait for.
         if record is not None and record.status == "created" and (record.process is None or record.state == "stopped"):
             self._require_started()
 
     def _pump(self, deadline: float | None, *, once: bool) -> bool:
-        if self.exit is not None:
-            return True
-        if self._record.status == "created" and self._record.process is None:
-            return False
-        return super()._pump(deadline, once=once)
+        return self.exit is not None or super()._pump(deadline, once=once)
 
     def _conclude(self, pump: Pump) -> None:
         with self._sensible():
@@ -246,7 +244,8 @@ class Recovered(Container):
         self._release()
 
 
-def _removed(id: str) -> ContainerNotFound:
+def removed(id: str) -> ContainerNotFound:
+    """The error that another program has removed it."""
     return ContainerNotFound(
         f"there is no container {id!r} any more", remedy="execdrivers ps --all lists those there are"
     )

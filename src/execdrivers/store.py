@@ -108,9 +108,14 @@ class Entry:
 
     def __enter__(self) -> Entry:
         """Lock it against other programs, until the outermost ``with`` is left; waits."""
-        if self._lock < 0:
-            self.lock()
-        self._depth += 1
+        try:
+            if self._lock < 0:
+                self.lock()
+            self._depth += 1
+        except BaseException:  # an interrupt may come once it is locked
+            if not self._depth:
+                self._unlock()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -361,6 +366,7 @@ class Store:
             except ContainerNotFound:
                 continue
             except StoreError as error:
+                error.filename = f"{self.root}/{name}/{_FILE}"  # whatever could not be opened: whose it is
                 yield error
                 continue
             try:

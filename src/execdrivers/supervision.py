@@ -9,9 +9,8 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -27,7 +26,7 @@ from execdrivers.stdio import Wiring
 
 if TYPE_CHECKING:
     from execdrivers.driver import Handle
-    from execdrivers.events import Event, EventType
+    from execdrivers.events import EventType
     from execdrivers.guard import Held
     from execdrivers.registry import Registry
     from execdrivers.spec import ContainerSpec
@@ -36,28 +35,6 @@ if TYPE_CHECKING:
     from execdrivers.watch import Watch
 
 __all__ = ["Supervised"]
-
-
-class _Lock:
-    """Reentrant. Observers, who may do anything, are told of what was noted under it when it is let go for good."""
-
-    __slots__ = ("_announcer", "_depth", "_lock")
-
-    def __init__(self, announcer: Announcer) -> None:  # not the container, which else were freed late
-        self._announcer = announcer
-        self._lock = threading.RLock()
-        self._depth = 0
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        self._depth += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._depth -= 1
-        outermost = not self._depth
-        self._lock.release()
-        if outermost:
-            self._announcer.tell_now()
 
 
 class Supervised(Process):
@@ -96,7 +73,6 @@ class Supervised(Process):
         self._announcer = Announcer(
             registry, os.path.dirname(entry.path), record.id, record.driver, transient=transient
         )
-        self._lock = _Lock(self._announcer)
         self._timed_out = False
         #: Of its last sample, for the record.
         self._used: Mapping[str, Any] | None = None
@@ -155,7 +131,7 @@ class Supervised(Process):
                 raise InvalidState(message, remedy="stop() it before, or delete(force=True)")
             self.kill()
             self._supervise(time.monotonic() + DEATH)
-        with self._lock:
+        with self._changing():
             if not self._deleted:
                 self._discard()
 
@@ -234,12 +210,23 @@ class Supervised(Process):
         self._record.process = identity(handle.pid)
         return True
 
-    def _write(self, change: EventType | None = None, **more: Any) -> Event | None:
-        """Write the record, and to the journal what has changed it; that is to be told to observers."""
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """With the lock; observers are told of what was noted meanwhile when it is let go: they may do anything, also
+        with this container. Whoever else holds the lock neither ends it nor waits for its end."""
+        try:
+            with self._lock:
+                yield
+        finally:
+            self._announcer.tell()
+
+    def _write(self, change: EventType | None = None, **more: Any) -> None:
+        """Write the record, and to the journal what has changed it."""
         with self._entry as entry:
             if not entry.gone:
                 entry.write(self._record)
-            return self._announcer.note(change, **more) if change is not None else None
+            if change is not None:
+                self._announcer.note(change, **more)
 
     def _created(self) -> None:
         """The driver has made it: write the first record, which unlocks the id. On any error all is undone."""
@@ -252,19 +239,19 @@ class Supervised(Process):
                 entry.write(self._record)
                 self._record.status = "created"
                 self._begin_told = True
-                created = self._announcer.note("created", pid=handle.pid, spec=self._record.spec)
+                self._announcer.note("created", pid=handle.pid, spec=self._record.spec)
         except BaseException:
-            with self._lock:
+            with self._changing():
                 self._discard()
             raise
-        self._announcer.tell(created)
+        self._announcer.tell()
 
     def _conclude(self, pump: Pump) -> None:
         """The first process has ended: take the rest of the output and the exit, free the resources."""
         if not pump.drain():
             self._kill_rest()
             pump.drain()
-        with self._lock:
+        with self._changing():
             exit = self._ask_exit()
             self._finish(attrs.evolve(exit, reason="timeout") if self._timed_out else exit)
 
@@ -311,7 +298,7 @@ class Supervised(Process):
             announcer = self._announcer
             self._watch = Watch(
                 notices,
-                lambda oom_kills: announcer.tell(announcer.note_oom(oom_kills)),
+                announcer.emit_oom,
                 lambda: announcer.emit("memory_pressure"),
             )
         return self._watch
@@ -335,47 +322,43 @@ class Supervised(Process):
 
     def _free(self, *, remove: bool) -> None:
         """Free what the driver took, once; keep the record up to date, or remove it. Called with the lock."""
-        told: list[Event | None] = []
-        try:
-            with self._entry as entry:
-                try:
-                    if not self._freed:
-                        if self._watch is not None:
-                            self._watch.close()
-                        # Even if another program has cleaned up already: this closes the descriptors.
-                        self._relinquish() if entry.replaced else self._hold().delete()
-                        self._freed = True
-                        self._record.handle = None
-                finally:
-                    if not (remove and self._freed) and not entry.gone:
-                        with contextlib.suppress(StoreError):
-                            self._adopt()
-                        self._write_last(entry)
-                    told += self._note_end(entry)
-                    if remove and self._freed:
-                        told.append(self._remove(entry))
-        finally:
-            self._announcer.tell_later(*told)
+        with self._entry as entry:
+            try:
+                if not self._freed:
+                    if self._watch is not None:
+                        self._watch.close()
+                    # Even if another program has cleaned up already: this closes the descriptors.
+                    self._relinquish() if entry.replaced else self._hold().delete()
+                    self._freed = True
+                    self._record.handle = None
+            finally:
+                if not (remove and self._freed) and not entry.gone:
+                    with contextlib.suppress(StoreError):
+                        self._adopt()
+                    self._write_last(entry)
+                self._note_end(entry)
+                if remove and self._freed:
+                    self._remove(entry)
         if self._deleted:
             self._let_go()
         elif self._keep:
             self._unguard()
 
-    def _note_end(self, entry: Entry) -> list[Event | None]:
+    def _note_end(self, entry: Entry) -> None:
         """Note its exit, once."""
-        if self._exit is None or self._end_told:
-            return []
-        self._end_told = True
-        oom = self._announcer.note_oom(self._exit.oom_kills, elsewhere=self._shared or self._let_live)
-        # Whoever has removed the record has noted it.
-        return [oom, self._announcer.note("exited", exit=self._exit, written=entry.gone)]
+        if self._exit is not None and not self._end_told:
+            self._end_told = True
+            self._announcer.note_oom(self._exit.oom_kills, elsewhere=self._shared or self._let_live)
+            # Whoever has removed the record has noted it.
+            self._announcer.note("exited", exit=self._exit, written=entry.gone)
 
-    def _remove(self, entry: Entry) -> Event | None:
+    def _remove(self, entry: Entry) -> None:
         """Remove the record; only who does that notes it."""
         theirs = entry.gone
         entry.remove()
         self._deleted = True
-        return self._announcer.note("deleted", written=theirs) if self._begin_told else None
+        if self._begin_told:
+            self._announcer.note("deleted", written=theirs)
 
     def _relinquish(self) -> None:
         """Another program has deleted it, and its name is another container's by now: what goes by it is not ours."""
@@ -440,7 +423,7 @@ class Supervised(Process):
 
         message = f"{self!r} was dropped without delete()"
         try:
-            with self._lock:
+            with self._changing():
                 self._free(remove=True)
         finally:
             warnings.warn(message, ResourceWarning, source=self, stacklevel=2)

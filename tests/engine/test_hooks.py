@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 
 import pytest
 
-from execdrivers import CommandNotFound, ContainerSpec, ContainerTimeout, Event, PluginError, VetoError, hookimpl
+from execdrivers import (
+    CommandNotFound,
+    ContainerSpec,
+    ContainerTimeout,
+    Engine,
+    Event,
+    PluginError,
+    VetoError,
+    hookimpl,
+)
 
 
 class Observer:
@@ -145,3 +156,109 @@ def test_explain_is_amended_and_does_nothing(engine, registry, root):
     assert plan.to_dict() == {"driver": "host", "steps": [{"op": "exec", "id": "n", "argv": ["wrapper", "true"]}]}
     assert engine.explain(ContainerSpec(["true"])) == engine.explain(ContainerSpec(["true"]))
     assert not root.exists()
+
+
+# --- observers may do anything
+
+
+def observing(registry, type, act):
+    class Acting:
+        @hookimpl(trylast=True)  # after who only looks on
+        def execdrivers_observe(self, event):
+            if event.type == type:
+                act(event)
+
+    registry.register(Acting())
+
+
+def test_an_observer_deletes_what_has_ended(make, registry, root, observer):
+    """By an engine of its own, as a plugin would; what was noticed through either object is told once, in its order."""
+    observing(registry, "exited", lambda event: Engine(root, registry=registry).delete(event.id))
+    for found in (False, True):
+        container = make("exit 3")
+        container.start()
+        if found:
+            container.detach()
+        waiter = Engine(root, registry=registry).get(container.id) if found else container
+        assert in_thread(lambda waiter=waiter: waiter.wait(10)).code == 3
+        container.delete()
+        assert observer.types[:3] == ["created", "started", "exited"]
+        observer.events.clear()
+
+
+def test_an_observer_waits_for_a_thread_that_is_at_the_container(make, registry, caplog):
+    container = make("true")
+
+    def act(event):
+        in_thread(lambda: (container.kill(), container.state))
+
+    for type in ("created", "started", "paused", "exited", "deleted"):
+        observing(registry, type, act)
+    container.start()
+    container.wait()
+    container.delete()
+    assert caplog.text == ""
+
+
+def test_an_observer_that_is_slow_holds_up_no_other_program(make, registry, root, caplog):
+    container = make("true")
+    container.start()
+    container.detach()
+    ours, others = (Engine(root, registry=registry).get(container.id) for _ in range(2))
+
+    def act(event):
+        others._entry.lock()  # as their delete() does
+        others._entry.close()
+        return True
+
+    observing(registry, "exited", lambda event: in_thread(lambda: act(event)))
+    ours.wait()
+    container.delete()
+    assert caplog.text == ""
+
+
+def test_the_order_is_kept_among_threads(make, registry):
+    """The end is noticed by one thread while another is still to tell of the start."""
+    seen, started = [], threading.Event()
+
+    class Slow:
+        @hookimpl
+        def execdrivers_observe(self, event):
+            started.set()
+            time.sleep(0.1 if event.type == "started" else 0)
+            seen.append(event.type)
+
+    container = make("true")
+    registry.register(Slow())
+    thread = threading.Thread(target=container.start)
+    thread.start()
+    assert started.wait(10)
+    container.wait()
+    container.delete()
+    thread.join()
+    assert seen == ["started", "exited", "deleted"]
+
+
+def test_sinks_are_called_without_the_lock(make):
+    """Also where it is an operation that finds that there is output."""
+    came = threading.Event()
+
+    def sink(data):
+        in_thread(lambda: container.pids() or True)
+        came.set()
+
+    with make("echo out; sleep 60", stdout=sink) as container:
+        container.start()
+        while not came.is_set():
+            container.pause()
+            container.resume()
+
+
+def in_thread(act):
+    """What it returns. Fails when it hangs."""
+    came = []
+    thread = threading.Thread(target=lambda: came.append(act()), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert came, "it hangs, or failed"
+    return came[0]

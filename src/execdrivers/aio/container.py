@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from execdrivers.exit import Exit
     from execdrivers.monitor import LogEntry
-    from execdrivers.monitor.reader import LogReader
     from execdrivers.record import State
     from execdrivers.spec import Capabilities, ContainerSpec, Resources
     from execdrivers.stats import Stats
@@ -212,25 +211,11 @@ class Container(Process):
         stderr: bool = True,
     ) -> Following[LogEntry]:
         """What a detached container has written, as an async iterator; see `execdrivers.Container.logs`."""
-
-        def open() -> LogReader:
-            from execdrivers.monitor.reader import LogReader
-
-            container = self._container
-            if not container.detached:
-                container.logs()  # says so
-            return LogReader(
-                container._entry.path,
-                follow=follow,
-                since=since,
-                until=until,
-                tail=tail,
-                stdout=stdout,
-                stderr=stderr,
-                writer=container._record.monitor,
+        return Following(
+            lambda: self._container._open_log(
+                follow=follow, since=since, until=until, tail=tail, stdout=stdout, stderr=stderr
             )
-
-        return Following(open)
+        )
 
     async def attach(self) -> Attachment:
         """Connect to the stdio of a detached container. Raises as `execdrivers.Container.attach`."""

@@ -136,11 +136,7 @@ def read_log(
     """
     from execdrivers.monitor.reader import LogReader
 
-    with LogReader(
+    reader = LogReader(
         directory, follow=follow, since=since, until=until, tail=tail, stdout=stdout, stderr=stderr, writer=writer
-    ) as reader:
-        while not reader.ended:
-            if entries := reader.read():
-                yield from entries
-            elif not reader.ended:
-                reader.wait()
+    )
+    return iter(reader)

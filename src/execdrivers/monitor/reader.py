@@ -120,6 +120,15 @@ class LogReader:
         if self._inotify is not None:
             self._inotify.close()
 
+    def __iter__(self) -> Iterator[LogEntry]:
+        """The entries, waiting for those to come; then it is closed."""
+        with self:
+            while not self.ended:
+                if entries := self.read():
+                    yield from entries
+                elif not self.ended:
+                    self.wait()
+
     def __enter__(self) -> LogReader:
         return self
 
