@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -17,6 +18,7 @@ import pytest
 from execdrivers import CommandNotFound, ContainerSpec, Event, Exit, SpecError, hookimpl
 from execdrivers import journal as journals
 from execdrivers.eventstream import EventStream
+from execdrivers.inotify import Inotify
 from execdrivers.journal import Journal
 
 
@@ -514,6 +516,55 @@ def test_a_journal_that_is_a_link_is_not_followed(journal, tmp_path, caplog):
         journal.append(event(1))
     assert (tmp_path / "victim").read_text() == "precious"
     assert "events are not written" in caplog.text
+
+
+@pytest.fixture
+def listened(monkeypatch):
+    """How often somebody has begun to listen."""
+    marks, listen = [], Journal.listen
+
+    def counted(self):
+        marks.append(listen(self))
+        return marks[-1]
+
+    monkeypatch.setattr(Journal, "listen", counted)
+    return marks
+
+
+def test_a_journal_that_is_removed_is_followed_in_the_next(journal, listened):
+    """The listener's mark stands, and so does the watch: nothing is to be made anew."""
+    with EventStream(journal, until=time.time() + 20) as stream:
+        for number in range(3):
+            journal.append(event(number))
+            assert next(stream).time == number
+            os.unlink(journal.path)
+            assert stream.read() == []
+        journal.append(event(9))
+        assert next(stream).time == 9
+    assert len(listened) == 1
+
+
+def test_a_directory_of_the_journal_that_is_removed_at_any_time(journal, listened, monkeypatch):
+    """Also between the mark and the watch."""
+    watch, times = Inotify.watch, 2
+
+    def removed(self, target, mask):
+        nonlocal times
+        times -= 1
+        if times >= 0:
+            shutil.rmtree(journal.directory)
+            if not times:
+                journal.prepare()  # by another program
+        return watch(self, target, mask)
+
+    monkeypatch.setattr(Inotify, "watch", removed)
+    with EventStream(journal, until=time.time() + 20) as stream:
+        assert len(listened) == 3 and journal.heard
+        shutil.rmtree(journal.directory)
+        assert stream.read() == []
+        assert len(listened) == 4 and journal.heard
+        journal.append(event(9))
+        assert next(stream).time == 9
 
 
 # --- as data

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -13,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from execdrivers import ContainerExists, ContainerNotFound, InvalidState, StoreError, pidfd
+from execdrivers import ContainerExists, ContainerNotFound, Engine, InvalidState, StoreError, pidfd
 from execdrivers.record import Record, own_process
-from execdrivers.store import Store, default_root
+from execdrivers.store import Entry, Store, default_root
 
 
 @pytest.fixture
@@ -330,3 +334,83 @@ def test_a_reused_pid_is_not_taken_for_the_process():
     assert pidfd.open_checked(process.pid, started) is None
     assert pidfd.open_checked(None, None) is None
     assert pidfd.start_time(process.pid) is None
+
+
+# --- the lock
+
+
+@pytest.fixture
+def entry(store):
+    put(store, "a")
+    with contextlib.closing(store.open("a")) as entry:
+        yield entry
+
+
+def test_a_lock_is_not_that_of_who_inherits_the_entry(store, entry):
+    """A fork, as of multiprocessing, whose maker is killed while it holds the lock."""
+    read, write = os.pipe()
+    if not (pid := os.fork()):
+        if not os.fork():
+            os.close(write)
+            os.read(read, 1)
+            os._exit(0)
+        with entry:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.close(read)
+    os.waitpid(pid, 0)
+    with contextlib.closing(store.open("a")) as another:
+        locked = another.lock_now()
+    os.close(write)
+    assert locked
+
+
+def test_a_lock_where_descriptors_are_used_up(store, entry):
+    """That what there is can be freed then."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.closing(store.open("a")) as another:
+        before = os.listdir("/proc/self/fd")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, before)), limits[1]))
+        try:
+            with entry:
+                with entry:
+                    pass
+                locked = another.lock_now()
+            freed = another.lock_now()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert (locked, freed) == (False, True)
+        another.close()
+        assert len(os.listdir("/proc/self/fd")) < len(before)
+
+
+@pytest.mark.parametrize("place", [(fcntl, "flock"), (Entry, "lock")])
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+def test_an_interrupt_leaves_no_lock(store, entry, monkeypatch, place, late):
+    """Whether it comes while the lock is waited for, or when it was just had."""
+    lock, descriptors = getattr(*place), len(os.listdir("/proc/self/fd"))
+
+    def interrupted(*args):
+        if late:
+            lock(*args)
+        if args[-1] != fcntl.LOCK_UN:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*place, interrupted)
+        with pytest.raises(KeyboardInterrupt), entry:
+            pass
+    with contextlib.closing(store.open("a")) as another:
+        assert another.lock_now()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_what_cannot_be_opened_is_listed_by_its_name(store, registry, root, monkeypatch):
+    """As all of root's are for an ordinary user."""
+    put(store, "a")
+
+    def refuse(id, path):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr("execdrivers.store.Entry", refuse)
+    (only,) = Engine(root, registry=registry).list()
+    assert (only.id, only.error.errno) == ("a", errno.EACCES)
