@@ -17,8 +17,10 @@ from execdrivers.container import Container
 from execdrivers.engine import Engine
 from execdrivers.errors import CommandNotExecutable, CommandNotFound, LaunchError, SpecError
 from execdrivers.spec import ContainerSpec, Mount
+from execdrivers.stdio import DEVNULL
 from execdrivers_oci import bundle, mounts, runtime, tool
 from execdrivers_oci.driver import OciDriver
+from execdrivers_oci.handle import OciHandle
 
 pytestmark = pytest.mark.needs("root", "runc")
 
@@ -267,6 +269,33 @@ def test_files_of_each_call_go(create: Create, engine: Engine) -> None:
     names = set(os.listdir(f"{engine.root}/{container.id}"))
     assert not {name for name in names if name.endswith((".log", ".pid", ".sock")) or "exec" in name}
     container.delete(force=True)
+
+
+def test_a_name_that_becomes_anothers_as_it_is_freed(
+    engine: Engine, rootfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program has deleted it, and its maker, who was about to do so too, goes by its name no more."""
+    spec = ContainerSpec.build(["sleep", "60"], rootfs=rootfs, hooks={"poststop": [{"path": "/bin/true"}]})
+    quiet = {"stdin": DEVNULL, "stdout": DEVNULL, "stderr": DEVNULL}
+    with Engine(engine.root) as other:
+        first = engine.create(spec, driver="oci", name="x", **quiet)
+        first.start()
+        other.get("x").delete(force=True)
+        second: list[Container] = []
+        delete = OciHandle.delete
+
+        def late(handle: OciHandle) -> None:
+            monkeypatch.undo()
+            second.append(other.create(spec, driver="oci", name="x", **quiet))
+            second[0].start()
+            delete(handle)
+
+        monkeypatch.setattr(OciHandle, "delete", late)
+        assert first.wait(10).signal == 9
+        first.delete()
+        assert second[0].state == "running" and Path(engine.root, "x", "runtime").exists()
+        second[0].pause()
+        second[0].delete(force=True)
 
 
 def test_takes_little_longer_than_the_runtime_itself(run: Run, rootfs: Path, tmp_path: Path, runc: str) -> None:

@@ -121,7 +121,7 @@ class OciDriver(Driver):
         untidy = not used.tidy or bool(spec.hooks.poststop)
         with open(f"{request.directory}/config.json", "w") as file:
             json.dump(compiled.config, file)
-        request.intend(_intended(request, used.path, timeout, compiled, layout))
+        request.intend(_intended(request.id, used.path, timeout, compiled))
         process = None
         try:
             args = ("create", "--bundle", request.directory)
@@ -188,12 +188,10 @@ class OciDriver(Driver):
         return OciHandle(container, directory, layout=self.layout)
 
 
-def _intended(
-    request: CreateRequest, runtime: str, timeout: float, compiled: bundle.Bundle, layout: Layout
-) -> Mapping[str, Any]:
+def _intended(id: str, runtime: str, timeout: float, compiled: bundle.Bundle) -> Mapping[str, Any]:
     """The state of a container that the runtime is about to make."""
     container = Container(
-        id=request.id,
+        id=id,
         runtime=runtime,
         timeout=timeout,
         pid=None,
@@ -205,7 +203,7 @@ def _intended(
         cgroup=compiled.cgroup,
         guarantees=compiled.guarantees,
     )
-    return OciHandle(container, request.directory, layout=layout).state()
+    return container.to_dict()
 
 
 def _wanted(spec: ContainerSpec) -> str:

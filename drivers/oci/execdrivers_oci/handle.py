@@ -63,6 +63,11 @@ class Container:
         """Inverse of `attrs.asdict`, also from JSON."""
         return cls(**{**data, "cgroups": tuple(CgroupDir.from_dict(item) for item in data["cgroups"])})
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        state: dict[str, Any] = json.loads(json.dumps(attrs.asdict(self)))
+        return state
+
 
 class OciHandle(Handle):
     """A container that this program has made (``process``), or another."""
@@ -85,6 +90,8 @@ class OciHandle(Handle):
         self.pid: int | None = None if fd is None else container.pid
         self.terminal = process.terminal if process else None
         self._present = True
+        #: Its directory, whose name may be another container's as soon as somebody has removed this one.
+        self._place = _open_directory(directory)
 
     def start(self) -> None:
         assert self._process is not None
@@ -178,10 +185,11 @@ class OciHandle(Handle):
             self._present = False
             if self._container.pid is None:
                 end_tools(self._tool.state)
-            if self._container.untidy:
-                discard(self._tool, self._container.id)
+            tool = attrs.evolve(self._tool, directory=f"/proc/{os.getpid()}/fd/{self._place}")
+            if self._container.untidy and os.path.exists(tool.state):
+                discard(tool, self._container.id)
             cgroups.remove(self._container.cgroups)
-            shutil.rmtree(self._tool.state, ignore_errors=True)
+            shutil.rmtree(tool.state, ignore_errors=True)
         if self._process is not None:
             self._process.destroy()
         elif (fd := pidfd.open_checked(*self._container.reaper)) is not None:
@@ -195,11 +203,13 @@ class OciHandle(Handle):
         if self._process is not None:
             self._process.close()
             self.exit_fd = -1
+        if self._place >= 0:
+            os.close(self._place)
+            self._place = -1
         super().close()
 
     def state(self) -> Mapping[str, Any]:
-        state: dict[str, Any] = json.loads(json.dumps(attrs.asdict(self._container)))
-        return state
+        return self._container.to_dict()
 
     def guarantees(self) -> Mapping[str, Any]:
         return self._container.guarantees
@@ -225,6 +235,14 @@ class OciExec(ProcessHandle):
     def close(self) -> None:
         self._process.close()
         self.exit_fd = -1
+
+
+def _open_directory(path: str) -> int:
+    """-1 where it is gone."""
+    try:
+        return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
 
 
 def end_tools(path: str) -> None:
