@@ -237,7 +237,7 @@ class Detached(Recovered):
 
     def _is_running(self) -> bool:
         # Who is attached is told of the end before the monitor comes to its own.
-        if super()._is_running() and pidfd.wait(self._hold().exit_fd, 0):
+        if super()._is_running() and pidfd.wait(self._first(), 0):
             self._supervise(time.monotonic() + DEATH)
         return super()._is_running()
 
@@ -246,11 +246,11 @@ class Detached(Recovered):
             return True
         wait: Callable[[Pump], bool] = lambda pump: pump.step(deadline) if once else pump.run(deadline)  # noqa: E731
         if not once:
-            self._hold()  # the kernel may tell its end where others remove what the monitor has left
+            self._first()  # the kernel may tell its end where others remove what the monitor has left
         if (monitor := self._monitor_fd()) >= 0 and not wait(Pump(monitor, ())):
             return False
         # One that was killed has left no word; its container may run on.
-        if self._told() is None and not wait(Pump(self._hold().exit_fd, ())):
+        if self._told() is None and not wait(Pump(self._first(), ())):
             return False
         with interrupts.deferred():
             self._conclude(Pump(-1, ()))
@@ -260,7 +260,13 @@ class Detached(Recovered):
         """Its monitor's; where that was killed, and has left no word, that of its first process."""
         if (monitor := self._monitor_fd()) >= 0 and not pidfd.wait(monitor, 0):
             return monitor
-        return self._hold().exit_fd if self._told() is None else -1
+        return self._first() if self._told() is None else -1
+
+    def _first(self) -> int:
+        """A pidfd of its first process; -1 when that has ended, or when others have concluded it, so that its driver
+        knows of nothing any more."""
+        with self._lock:
+            return -1 if self._over else self._hold().exit_fd
 
     def _conclude(self, pump: Pump) -> None:
         """Its monitor knows best how it ended; why, and where the monitor was killed all of it, its driver."""

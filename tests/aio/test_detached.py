@@ -134,3 +134,19 @@ asyncio.run(main())
         await c.delete()
 
     within(main)
+
+
+def test_it_is_deleted_as_soon_as_its_end_is_told(within, sh):
+    async def main(engine):
+        for waited in (False, True):
+            c = await engine.create(sh("read x"), stdin=PIPE, detach=True)
+            await c.start()
+            waiting = asyncio.ensure_future(c.wait()) if waited else None
+            async with await c.attach() as attachment:
+                await attachment.write(b"x\n")
+                assert [part async for part in attachment] == []
+            await c.delete()
+            if waiting is not None:
+                assert (await waiting).ok
+
+    within(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from execdrivers import ContainerSpec, Engine, LogOptions
+from execdrivers import PIPE, ContainerNotFound, ContainerSpec, Engine, InvalidState, LogOptions
+from execdrivers.store import Store
 
 pytestmark = pytest.mark.needs("root", "busybox")
 
@@ -73,3 +75,65 @@ def test_its_log_is_as_large_as_was_asked_for(engine: Engine, rootfs: Path, tmp_
     assert [entry.data for entry in container.logs(tail=2)] == [b"29999\n", b"30000\n"]
     container.delete()
     assert not (tmp_path / "state" / "c").exists()
+
+
+def test_a_log_is_not_another_containers(engine: Engine, rootfs: Path) -> None:
+    """Nor an empty one: whoever asks for it is told, at once."""
+    stale = create(engine, rootfs, "echo first")
+    stale.start()
+    stale.wait(20)
+    entries = stale.logs()
+    with Engine(engine.root) as others:
+        other = others.get("c")
+        other.delete()
+        with pytest.raises(InvalidState, match="is deleted"):
+            other.logs()
+        second = create(others, rootfs, "echo SECOND")
+        second.start()
+        second.wait(20)
+        with pytest.raises(ContainerNotFound):
+            stale.logs()
+        with pytest.raises(TypeError):
+            second.logs(head=1)
+        assert [entry.data for entry in second.logs()] == [b"SECOND\n"]
+        second.delete()
+    assert [entry.data for entry in entries] == [b"first\n"]  # it was open
+    stale.delete()
+
+
+def test_a_maker_that_is_killed_with_the_lock_leaves_it_to_others(engine: Engine, rootfs: Path) -> None:
+    """As in `pause`, `update` and `exec`. The monitor, which has the container's directory, lives on."""
+    if not (pid := os.fork()):
+        with create(Engine(engine.root), rootfs, "exec sleep 60") as container:
+            container.start()
+            with container._entry:
+                os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    container = engine.get("c")
+    assert container.state == "running"
+    with contextlib.closing(Store(engine.root).open("c")) as entry:
+        assert entry.lock_now()
+    container.delete(force=True)
+
+
+def test_without_a_journal(engine: Engine, rootfs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It runs, and ends, all the same."""
+    Path(engine.root).mkdir(0o700)
+    Path(engine.root, ".events").touch()
+    container = create(engine, rootfs, "echo a", spec={"resources": {"memory": "64M"}})
+    container.start()
+    assert container.wait(20).ok
+    assert [entry.data for entry in container.logs()] == [b"a\n"]
+    container.delete()
+    assert "events are not written" in caplog.text
+
+
+def test_deleted_as_soon_as_its_end_is_told(engine: Engine, rootfs: Path) -> None:
+    """By its monitor, to who is attached; that has not come to its own end by then."""
+    for _ in range(3):
+        container = create(engine, rootfs, "read x", stdin=PIPE)
+        container.start()
+        with container.attach() as attachment:
+            attachment.write(b"x\n")
+            assert list(attachment) == []
+        container.delete()
