@@ -119,7 +119,7 @@ def job(tmp_path: Path) -> Iterator[list[str]]:
 
 def test_ci_job_runs_steps_until_one_fails(job: list[str]) -> None:
     done = example("ci_job.py", *job, "echo $CI > built; cat built; printf half", "exit 7", "echo never")
-    assert "  | true\n  | half" in done.stdout, done.stderr
+    assert "  | true\n  | half\n  exited" in done.stdout, done.stdout + done.stderr
     assert "never" not in done.stdout.replace("$ echo never", "")
     assert done.returncode == 7
     assert Path(job[-1], "built").read_text() == "true\n"
