@@ -17,6 +17,7 @@ import pytest
 from execdrivers import PIPE, Container, ContainerSpec, Engine, LaunchError, SpecError
 from execdrivers import cgroups as core_cgroups
 from execdrivers.exit import Exit
+from execdrivers_lxc import handle
 
 pytestmark = pytest.mark.needs("lxc-start", "root")
 
@@ -188,6 +189,25 @@ def test_a_leftover_cgroup_is_in_nobodys_way(engine: Engine, rootfs: Path) -> No
         assert left.exists()
     finally:
         left.rmdir()
+
+
+def test_what_another_uses_is_not_taken_for_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is that of one whose making came to nothing; empty cgroups below it are its own affair."""
+    monkeypatch.setattr(handle, "_ENDING", 0.05)
+    layout = core_cgroups.look()
+    made = core_cgroups.create(core_cgroups.plan(None, "left-over", layout, track=True))
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            core_cgroups.move(made, lambda: [process.pid])
+            inner = Path(made[0].path, "inner")
+            inner.mkdir()
+            handle.remove_empty(made[0].name, layout)
+            assert inner.exists()
+        finally:
+            process.kill()
+            process.wait()
+            handle.remove_empty(made[0].name, layout)
+        assert not Path(made[0].path).exists()
 
 
 def test_an_ephemeral_root_is_dropped(engine: Engine, rootfs: Path) -> None:
