@@ -83,11 +83,20 @@ class Container(Supervised):
         if self.poll() is None:
             with self._lock, contextlib.suppress(ContainerNotFound, StoreError):
                 self._refresh()
+        return self._known_state
+
+    @property
+    def _known_state(self) -> State:
+        """As of the last look."""
         return self._record.state if self._record.status == "created" else self._record.status
 
     @property
     def pid(self) -> int | None:
         """The host's pid of the first process; None once its end was noticed."""
+        return self._known_pid
+
+    @property
+    def _known_pid(self) -> int | None:
         handle = self._handle
         return handle.pid if handle is not None and self._exit is None and not self._deleted else None
 

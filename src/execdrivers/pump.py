@@ -7,7 +7,7 @@ import errno
 import os
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from execdrivers.streams import CHUNK, LARGE, grow
@@ -142,8 +142,12 @@ class Pump:
 
     def _notice(self, watch: Watch, ready: Sequence[tuple[int, int]]) -> None:
         if not ready or any(fd in self._noticed for fd, _ in ready):
-            watch.read([fd for fd, _ in ready])
+            watch.read([fd for fd, _ in ready], self._tell)
             self._watch_notices(watch)
+
+    def _tell(self, call: Callable[[], object]) -> None:
+        """Tell of what the watch has noticed."""
+        call()
 
     def _watch_notices(self, watch: Watch) -> None:
         for fd in self._noticed.keys() - watch.fds.keys():

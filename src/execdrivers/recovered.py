@@ -51,6 +51,10 @@ class Recovered(Container):
         """As of now, also when others start or end it."""
         if self._exit is None and not self._deleted:
             self._look()
+        return self._known_state
+
+    @property
+    def _known_state(self) -> State:
         return self._record.state
 
     @property
@@ -63,9 +67,14 @@ class Recovered(Container):
     @property
     def pid(self) -> int | None:
         """The host's pid of the first process; None after the end."""
-        running = self.state not in ("creating", "stopped")  # reads the record anew
-        process = self._record.process
-        return process[0] if process and running else None
+        if self._exit is None:
+            self._look()
+        return self._known_pid
+
+    @property
+    def _known_pid(self) -> int | None:
+        record = self._record
+        return record.process[0] if record.process and record.state not in ("creating", "stopped") else None
 
     @property
     def owned(self) -> bool:

@@ -23,6 +23,14 @@ _PAUSE = 1.0
 _SHORT = 1.8
 
 
+#: Makes a call that tells somebody of something, now or elsewhere.
+Teller = Callable[[Callable[[], object]], object]
+
+
+def _now(call: Callable[[], object]) -> None:
+    call()
+
+
 class Watch:
     """What some notices tell. ``fds`` are to be polled, each with its mask; when one is ready, `read`, which may change
     them.
@@ -41,8 +49,9 @@ class Watch:
         #: Descriptor → poll(2) mask. Empty once the container is gone.
         self.fds: dict[int, int] = {notice.fd: notice.events for notice in notices}
 
-    def read(self, ready: Collection[int] = ()) -> None:
-        """Look at all of them, without waiting; ``ready``: those that the poll named. Tells what is new.
+    def read(self, ready: Collection[int] = (), tell: Teller = _now) -> None:
+        """Look at all of them, without waiting; ``ready``: those that the poll named. What is new is told by calls that
+        are given to ``tell``.
 
         A poll within a poll takes the notice of pressure from the kernel and does not name it: then the averages speak.
         """
@@ -51,7 +60,7 @@ class Watch:
         looked = self._timer is not None and self._timer.expired()
         for notice in self._counts:
             told = notice.events == select.POLLIN and _drain(notice.fd)
-            if not self._recount(notice):
+            if not self._recount(notice, tell):
                 return
             if told or looked:
                 # Another kill may have been told of at the same time as one that was counted.
@@ -60,9 +69,9 @@ class Watch:
             told = notice.fd in ready or _is_short(notice.fd) if notice.events == select.POLLPRI else _drain(notice.fd)
             if told and time.monotonic() >= self._quiet_until:
                 self._quiet_until = time.monotonic() + _PAUSE
-                self._pressure()
+                tell(self._pressure)
 
-    def _recount(self, notice: Notice) -> bool:
+    def _recount(self, notice: Notice, tell: Teller) -> bool:
         """Tell of kills that are new; whether there is still something to count."""
         try:
             text = os.pread(notice.count_fd, 4096, 0)
@@ -73,7 +82,7 @@ class Watch:
         count = next((int(words[1]) for words in lines if words[:1] == [b"oom_kill"]), 0)
         if count > self._counts[notice]:
             self._counts[notice] = count
-            self._oom(count)
+            tell(lambda: self._oom(count))
         return True
 
     def _look_again(self, pauses: Sequence[float]) -> None:

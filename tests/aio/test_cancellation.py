@@ -11,10 +11,11 @@ import sys
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from execdrivers import DEVNULL, PIPE, aio
+from execdrivers import DEVNULL, PIPE, InvalidState, aio
 from execdrivers.aio.cancellation import deferred, in_thread, whole
 from execdrivers.testing import leaks
 
@@ -86,6 +87,10 @@ def test_so_it_is_with_every_driver(sh, root, tmp_path, driver_probe, driver, ca
 def _cancel(sh, root, tmp_path, call, count):
     async def main():
         loop = asyncio.get_running_loop()
+        executor = ThreadPoolExecutor(6)
+        loop.set_default_executor(executor)
+        for _ in range(6):
+            executor.submit(time.sleep, 0.05)  # starts a thread each, so that none comes later
         async with aio.Engine(root) as engine:
             for _ in range(3):
                 began = time.monotonic()
@@ -114,10 +119,8 @@ def _cancel(sh, root, tmp_path, call, count):
 
 def _assert_none_left(before, tmp_path):
     left = leaks.wait_for_none(before, places=[str(tmp_path)])
-    # The executor's threads stay; and ours have a root of their own, what has the host's is another program's.
-    threads = ("thread asyncio_", "thread uvloop_")
-    left = [each for each in left if not each.startswith(threads) and not each.endswith(" in /")]
-    assert not left
+    # Ours have a root of their own; what has the host's is another program's.
+    assert not [each for each in left if not each.endswith(" in /")]
 
 
 def test_a_cancelled_wait_is_that_and_no_more(within, sh):
@@ -197,6 +200,56 @@ def test_a_loop_that_is_closed_early(no_leaks, sh, root):
         loop.close()
         del kept, task
         gc.collect()
+    assert [name for name in os.listdir(root) if not name.startswith(".")] == []
+
+
+def test_an_end_while_the_executor_is_shut_down(no_leaks, sh, root):
+    loop = asyncio.new_event_loop()
+    failures = []
+    loop.set_exception_handler(lambda loop, context: failures.append(context))
+
+    async def begin():
+        engine = aio.Engine(root)
+        c = await engine.create(sh("sleep 60"), stdin=DEVNULL)
+        await c.start()
+        return engine, c
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        kept = loop.run_until_complete(begin())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        kept[1]._container.kill()
+        loop.run_until_complete(asyncio.sleep(0.1))
+        loop.close()
+        del kept
+        gc.collect()
+    assert failures == []
+    assert [name for name in os.listdir(root) if not name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("thread", [False, True], ids=["here", "in another thread"])
+def test_cleaning_up_in_another_loop(no_leaks, sh, root, thread):
+    async def begin():
+        engine = aio.Engine(root)
+        c = await engine.create(sh("sleep 60"), stdin=PIPE, stdout=PIPE)
+        await c.start()
+        return engine, c, await c.exec(["sleep", "60"])
+
+    async def end(engine, c, process):
+        with pytest.raises(InvalidState, match="closed"):
+            await c.wait()
+        await process.close()
+        await engine.close()
+        assert c.exit.signal == process.exit.signal == 9
+
+    kept = asyncio.run(begin())
+    began = time.monotonic()
+    if thread:
+        with ThreadPoolExecutor(1) as executor:
+            executor.submit(lambda: asyncio.run(end(*kept))).result()
+    else:
+        asyncio.run(end(*kept))
+    assert time.monotonic() - began < 8  # it waits ten seconds for what does not die
     assert [name for name in os.listdir(root) if not name.startswith(".")] == []
 
 

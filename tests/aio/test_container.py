@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -21,6 +24,7 @@ from execdrivers import (
     InvalidState,
     UnsupportedFeature,
     aio,
+    pidfd,
 )
 
 pytestmark = pytest.mark.needs("root", "busybox")
@@ -113,6 +117,80 @@ def test_a_command_that_is_not_there(within, rootfs):
         assert c.exit.reason == "launch-failed"
 
     within(main)
+
+
+def test_a_second_start_changes_nothing(within, sh):
+    async def main(engine):
+        async with await engine.create(sh("cat; exit 3"), stdin=PIPE, stdout=PIPE) as c:
+            await c.start()
+            with pytest.raises(InvalidState, match="cannot be started"):
+                await c.start()
+            assert await c.communicate(b"there") == (b"there", None)
+            with pytest.raises(InvalidState, match="cannot be started"):
+                await c.start()
+            assert (await c.wait()).code == 3
+
+    within(main)
+
+
+def test_an_end_that_nobody_has_noticed_is_no_timeout(within, sh):
+    async def main(engine):
+        for finish in (lambda c: c.wait(0), lambda c: c.communicate(timeout=0)):
+            async with await engine.create(sh("echo there"), stdin=DEVNULL, stdout=PIPE) as c:
+                await c.start()
+                assert pidfd.wait(c._drive._exit_fd, 10)  # without a turn of the loop
+                await finish(c)
+                assert c.exit.ok
+                assert await c.communicate(timeout=0) == (b"there\n", None)
+        async with await engine.create(sh("echo there; sleep 60"), stdin=DEVNULL, stdout=PIPE) as c:
+            await c.start()
+            for finish in (c.wait(0), c.communicate(timeout=0)):
+                with pytest.raises(ContainerTimeout):
+                    await finish
+
+    within(main)
+
+
+def test_the_loop_waits_for_no_lock(within, sh, root):
+    """A thread may have a container locked for long, as while it runs one more process in it."""
+
+    async def main(engine):
+        c = await engine.create(sh("sleep 60", init=True), name="c", stdin=DEVNULL)
+        await c.start()
+        async with aio.Engine(root) as other:
+            for seen in (c, await other.get("c")):
+                with _locked(seen):
+                    assert (seen.state, seen.pid, seen.exit) == ("running", c.pid, None)
+            with _locked(seen) as let_go:
+                asyncio.get_running_loop().call_later(0.05, let_go.set)
+                await other.close()
+        with _locked(c) as let_go:
+            asyncio.get_running_loop().call_later(0.05, let_go.set)
+            assert (await c.stop()).signal == 15
+        with _locked(c) as let_go:
+            asyncio.get_running_loop().call_later(0.05, let_go.set)
+            await engine.close()
+        assert c.state == "stopped"
+
+    within(main)
+
+
+@contextlib.contextmanager
+def _locked(c):
+    """A thread has it locked, until the event is set; it must not be the thread that has had enough."""
+    locked, let_go = threading.Event(), threading.Event()
+
+    def hold():
+        with c._container._lock:
+            locked.set()
+            return let_go.wait(3)
+
+    with ThreadPoolExecutor(1) as executor:
+        held = executor.submit(hold)
+        locked.wait()
+        yield let_go
+        let_go.set()
+        assert held.result()
 
 
 def test_exec_many_at_once(within, sh):

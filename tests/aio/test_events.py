@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 import time
 
 import pytest
 
-from execdrivers import DEVNULL, SpecError
+from execdrivers import DEVNULL, PIPE, Registry, SpecError, aio, hookimpl
 
 pytestmark = pytest.mark.needs("root", "busybox")
 
@@ -72,6 +74,37 @@ def test_out_of_memory_is_told_while_it_runs(within, sh):
     within(main)
 
 
+def test_observers_hold_up_no_loop(no_leaks, sh, root):
+    seen = []
+
+    class Slow:
+        @hookimpl
+        def execdrivers_observe(self, event):
+            if event.type in ("oom", "memory_pressure"):
+                time.sleep(0.1)  # what comes next must not overtake it
+            seen.append((event.type, threading.current_thread()))
+
+    async def main():
+        async with aio.Engine(root, registry=registry) as engine:
+            # The second waits for the first to be told of, which is when the loop has noticed it.
+            command = "tail -c 64m /dev/zero | tail >/dev/null; read x; tail -c 64m /dev/zero | tail >/dev/null"
+            spec = sh(command, memory="16M", memory_swap="16M")
+            async with await engine.create(spec, stdin=PIPE) as c:
+                await c.start()
+                while not any(type == "oom" for type, _ in seen):
+                    await asyncio.sleep(0.01)
+                await c.stdin.write(b"\n")
+                await c.wait()
+
+    registry = Registry()
+    registry.register(Slow())
+    asyncio.run(main())
+    types = [type for type, _ in seen if type != "memory_pressure"]
+    assert types[:3] == ["created", "started", "oom"]
+    assert types[-3:] == ["oom", "exited", "deleted"]
+    assert threading.current_thread() not in [thread for _, thread in seen]
+
+
 def test_the_past_an_end_and_a_close(within, sh):
     async def main(engine):
         began = time.time()
@@ -87,6 +120,11 @@ def test_the_past_an_end_and_a_close(within, sh):
         await events.close()
         with pytest.raises(StopAsyncIteration):
             await waiting
+        unused = engine.events()
+        await unused.close()
+        open_before = os.listdir("/proc/self/fd")
+        assert [event async for event in unused] == []
+        assert os.listdir("/proc/self/fd") == open_before
         with pytest.raises(SpecError, match="not a type of event"):
             async for _ in engine.events(types="nonsense"):
                 pass

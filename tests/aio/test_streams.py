@@ -8,7 +8,16 @@ import resource
 
 import pytest
 
-from execdrivers import DEVNULL, PIPE, STDOUT, ContainerTimeout, InvalidState, SpecError
+from execdrivers import (
+    DEVNULL,
+    PIPE,
+    STDOUT,
+    CommandNotFound,
+    ContainerSpec,
+    ContainerTimeout,
+    InvalidState,
+    SpecError,
+)
 
 pytestmark = pytest.mark.needs("root", "busybox")
 
@@ -41,6 +50,8 @@ def test_reading(held):
         with pytest.raises(asyncio.IncompleteReadError) as caught:
             await c.stderr.readexactly(10)
         assert caught.value.partial == b"err\n"
+        with pytest.raises(ValueError, match="-1 bytes"):
+            await c.stdout.readexactly(-1)
 
     held("echo abc; echo line; printf 'no end'; echo err >&2", main, stderr=PIPE)
 
@@ -185,6 +196,29 @@ def test_a_reader_may_begin_before_the_start(within, sh):
             await asyncio.sleep(0.05)
             await c.start()
             assert await asyncio.wait_for(reading, 10) == b"early there\n"
+
+    within(main)
+
+
+@pytest.mark.parametrize("command", ["/no/such", "true"])
+def test_what_never_starts_wakes_who_writes(within, rootfs, command):
+    async def main(engine):
+        c = await engine.create(ContainerSpec([command], rootfs=rootfs), stdin=PIPE)
+        writing = [asyncio.ensure_future(_write(c, b"early")), asyncio.ensure_future(c.stdin.drain())]
+        await asyncio.sleep(0)
+        closing = asyncio.ensure_future(c.stdin.aclose())
+        await asyncio.sleep(0)
+        if command == "true":
+            await c.delete()
+        else:
+            with pytest.raises(CommandNotFound):
+                await c.start()
+        await asyncio.wait_for(closing, 10)
+        for each in writing:
+            with pytest.raises(BrokenPipeError):
+                await asyncio.wait_for(each, 10)
+        await asyncio.wait_for(c.stdin.aclose(), 10)
+        await c.delete()
 
     within(main)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from execdrivers.aio.attachment import Attachment
 from execdrivers.aio.cancellation import deferred, in_thread, submit, whole
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 
 __all__ = ["Container"]
+
+T = TypeVar("T")
 
 
 class Container(Process):
@@ -112,18 +114,19 @@ class Container(Process):
 
     @property
     def state(self) -> State:
-        """``created``, ``running``, ``paused`` or ``stopped``."""
-        return self._container.state
+        """``created``, ``running``, ``paused`` or ``stopped``; while a call is under way that may change it, as it was
+        before."""
+        return self._now(lambda: self._container.state, lambda: self._container._known_state)
 
     @property
     def pid(self) -> int | None:
         """The host's pid of the first process; None once its end was noticed."""
-        return self._container.pid
+        return self._now(lambda: self._container.pid, lambda: self._container._known_pid)
 
     @property
     def exit(self) -> Exit | None:
         """How it ended, as far as its maker or we know; None before."""
-        return self._container.exit
+        return self._now(lambda: self._container.exit, lambda: self._container._exit)
 
     # --- what can be done with it
 
@@ -139,10 +142,11 @@ class Container(Process):
         try:
             await in_thread(start)
         finally:
-            if found is None:
-                self._release()
-            elif self._drive is None:
-                self._start_drive(*found)
+            if self._drive is None:  # else it was started before
+                if found is not None:
+                    self._start_drive(*found)
+                elif self._container._over:
+                    self._release()
 
     async def signal(self, number: int | str, *, all: bool = False) -> None:
         """Send a signal (``15``, ``"SIGTERM"``) to the first process, or to ``all``. Raises as
@@ -158,7 +162,7 @@ class Container(Process):
         await self._begin()
         try:
             await self.signal(signal if signal is not None else self.spec.stop_signal or "SIGTERM")
-            if self.state == "paused":
+            if await in_thread(lambda: self._container.state) == "paused":
                 await self.resume()
         except InvalidState:
             if not await self._ended(0):
@@ -231,11 +235,12 @@ class Container(Process):
         Raises `InvalidState` while it runs, unless ``force``, which kills it. A cancellation waits until it is done.
         """
         with deferred() as patiently:
-            if force and self._drive is not None and not self._drive.ended.done():
-                await self._kill_and_wait(patiently)
-            elif self._drive is not None and self._drive.over_now():
-                await patiently(self._drive.ended)
-            if force or self._drive is None or self._drive.ended.done():
+            if self._drive is not None and self._drive.waits:
+                if force:
+                    await self._kill_and_wait(patiently)
+                elif self._drive.over_now():
+                    await patiently(self._drive.ended)
+            if force or self._drive is None or not self._drive.waits:
                 self._release()
             await patiently(submit(lambda: self._container.delete(force=force)))
 
@@ -247,6 +252,15 @@ class Container(Process):
     def _outlives(self) -> bool:
         """Whether it is to live on when its engine is closed."""
         return self._container._lasting
+
+    def _now(self, look: Callable[[], T], known: Callable[[], T]) -> T:
+        """What a look tells, or while a thread has it locked, for which the loop is not to wait, what is known."""
+        if not self._container._lock.acquire(blocking=False):
+            return known()
+        try:
+            return look()
+        finally:
+            self._container._lock.release()
 
     def _poll(self) -> Exit | None:
         return self._container.poll()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import select
+import threading
+from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from execdrivers import pidfd
 from execdrivers.aio.cancellation import submit
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from execdrivers.watch import Watch
 
 __all__ = ["Drive"]
+
+T = TypeVar("T")
 
 
 class Drive:
@@ -40,6 +44,9 @@ class Drive:
         self._pump: LoopPump | None = None
         self._raw: RawTerminal | None = None
         self._exit_fd = -1
+        #: What happens is told by a thread, since observers may do anything; by one at a time, which keeps the order.
+        self._untold: deque[Callable[[], object]] = deque()
+        self._telling = threading.Lock()
         # For all threads: until the end it is this one that waits.
         self._holds = not process._over and process._pumping.acquire(blocking=False)
         self._watch(exit_fd)
@@ -58,6 +65,11 @@ class Drive:
         else:
             self._loop.add_reader(exit_fd, self._exited)
 
+    def _watch_no_more(self) -> None:
+        if self._exit_fd >= 0 and not self._loop.is_closed():
+            self._loop.remove_reader(self._exit_fd)
+        self._exit_fd = -1
+
     def over_now(self) -> bool:
         """Whether the process seems to have ended, as of now."""
         if self._exit_fd < 0:
@@ -66,20 +78,26 @@ class Drive:
         poll.register(self._exit_fd, select.POLLIN)
         return bool(poll.poll(0))
 
+    @property
+    def waits(self) -> bool:
+        """Whether ``ended`` will be done: not in a loop that was closed."""
+        return not self.ended.done() and not self._loop.is_closed()
+
     def stop(self) -> None:
         """Wait no more: from now on a thread may. May be called twice."""
-        if self._exit_fd >= 0:
-            self._loop.remove_reader(self._exit_fd)
-            self._exit_fd = -1
+        self._watch_no_more()
         self._pump_no_more()
         if self._raw is not None:
             raw, self._raw = self._raw, None
             raw.__exit__(None, None, None)
         if self._holds:
             self._holds = False
-            self._process._pumping.release()
+            if self._loop.is_closed():
+                self._process._pumping = threading.RLock()  # the thread that holds it is perhaps no more
+            else:
+                self._process._pumping.release()
         for future in (self.looked, self.ended):
-            if not future.done():
+            if not future.done() and not self._loop.is_closed():
                 future.set_result(None)
 
     # --- while it runs
@@ -97,7 +115,7 @@ class Drive:
         if self._stdin is not None and wiring.writer is not None:
             self._stdin.attach(wiring.writer, self._refill)
         readers = [reader for reader in wiring.readers.values() if reader.sink is not None]
-        pump = LoopPump(readers, wiring.writer, watch)
+        pump = LoopPump(readers, wiring.writer, watch, self._tell)
         if pump.done:
             pump.close()
         else:
@@ -135,27 +153,44 @@ class Drive:
                 reader.sink = len
         if self._process._wiring.writer is not None:
             self._process._wiring.writer.close()
-        submit(self._process._kill)
+        self._submit(self._process._kill)
 
     def _pump_no_more(self) -> None:
         if self._pump is not None:
             pump, self._pump = self._pump, None
-            self._loop.remove_reader(pump.fileno())
+            if not self._loop.is_closed():
+                self._loop.remove_reader(pump.fileno())
             pump.close()
+
+    def _tell(self, call: Callable[[], object]) -> None:
+        self._untold.append(call)
+        if len(self._untold) == 1:  # else a thread is about to
+            self._submit(self._tell_all)
+
+    def _tell_all(self) -> None:
+        with self._telling:
+            while self._untold:
+                self._untold.popleft()()
+
+    def _submit(self, call: Callable[[], T], then: Callable[[asyncio.Future[T]], object] | None = None) -> None:
+        try:
+            future = submit(call)
+        except RuntimeError:
+            return  # the executor is shut down, and soon its loop: what is dropped then cleans up by itself
+        if then is not None:
+            future.add_done_callback(then)
 
     # --- its end
 
     def _exited(self) -> None:
         """The process has ended: take what it wrote last, and have all else done by a thread."""
-        if self._exit_fd >= 0:
-            self._loop.remove_reader(self._exit_fd)
-            self._exit_fd = -1
+        self._watch_no_more()
         if self.ended.done():
             return
         if self._drain():
             self._conclude()
         else:
-            submit(self._process._kill_rest).add_done_callback(self._rest_killed)
+            self._submit(self._process._kill_rest, self._rest_killed)
 
     def _rest_killed(self, future: asyncio.Future[None]) -> None:
         self.failure = self.failure or future.exception()
@@ -174,10 +209,11 @@ class Drive:
 
     def _conclude(self) -> None:
         self._pump_no_more()  # its descriptors may be closed now
-        submit(self._conclude_in_thread).add_done_callback(self._concluded)
+        self._submit(self._conclude_in_thread, self._concluded)
 
     def _conclude_in_thread(self) -> int:
         """-1; or, where it has not ended yet, what to wait for next."""
+        self._tell_all()
         if self._process._over:
             return -1
         awaited = self._process._awaited()

@@ -156,12 +156,11 @@ class Engine:
         """Kill and delete what it made, but for what is detached or kept. That, and what it found, is waited for no
         more. May be called twice."""
         with deferred() as patiently:
-            ours = []
-            for container in [*self._containers.values(), *self._found]:
-                if container._outlives or container in self._found:
-                    container._release()
-                else:
-                    ours.append(container)
+            made = list(self._containers.values())
+            # In a thread: another may have one locked for long.
+            ours = await patiently(submit(lambda: [container for container in made if not container._outlives])) or []
+            for container in {*made, *self._found} - {*ours}:
+                container._release()
             deletions = [asyncio.ensure_future(container.delete(force=True)) for container in ours]
             if deletions:
                 await patiently(asyncio.ensure_future(asyncio.wait(deletions)))

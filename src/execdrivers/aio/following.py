@@ -62,6 +62,8 @@ class Following(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
+        if self._closed and self._reader is None:
+            raise StopAsyncIteration
         reader = await self._begin()
         while not self._items and not self._closed:
             async with self._reading:

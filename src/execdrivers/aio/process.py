@@ -147,7 +147,7 @@ class Process:
                 elif data is not None:
                     del streams[name]
             left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
+            if left is not None and left <= 0 and not await self._ended(0):
                 raise ContainerTimeout(self._process._args, timeout or 0)
             if moved:
                 await asyncio.sleep(0)  # others get their turn
@@ -187,6 +187,8 @@ class Process:
             if self._drive is None:
                 self._start_drive(*found)
         assert self._drive is not None
+        if not self._drive.waits and not self._drive.ended.done():
+            raise InvalidState(f"{self!r} is of an event loop that was closed", remedy="delete it")
         return self._drive
 
     def _start_drive(self, exit_fd: int, watch: Watch | None) -> None:
@@ -208,6 +210,8 @@ class Process:
     async def _ended(self, timeout: float | None) -> bool:
         """Wait for the end, so long at the most; whether it has come."""
         drive = await self._begin()
+        if timeout is not None and timeout <= 0:
+            await self._look()
         if not drive.ended.done():
             await asyncio.wait([drive.ended], timeout=timeout)
         return drive.ended.done()
@@ -230,13 +234,15 @@ class Process:
     async def _kill_and_wait(self, patiently: deferred) -> None:
         """Kill it, and wait until that is noticed, ten seconds at the most."""
         await patiently(submit(self._process._kill))
-        if self._drive is not None:
+        if self._drive is not None and self._drive.waits:
             await patiently(self._drive.ended, DEATH)
 
     def _release(self) -> None:
         """The loop is to watch nothing of it any more, for what it watches will be closed."""
         if self._drive is not None:
             self._drive.stop()
+        if self._stdin is not None:
+            self._stdin.conclude()
         for stream in self._outputs.values():
             stream.end()
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from execdrivers.pump import Pump
 
 if TYPE_CHECKING:
     from execdrivers.streams import Reader, Writer
-    from execdrivers.watch import Watch
+    from execdrivers.watch import Teller, Watch
 
 __all__ = ["LoopPump"]
 
@@ -18,8 +18,16 @@ __all__ = ["LoopPump"]
 class LoopPump(Pump):
     """A `Pump` by epoll(7), whose descriptor is readable whenever there is something to `move`."""
 
-    def __init__(self, readers: Sequence[Reader], writer: Writer | None, watch: Watch | None) -> None:
+    def __init__(
+        self,
+        readers: Sequence[Reader],
+        writer: Writer | None,
+        watch: Watch | None,
+        tell: Teller,
+    ) -> None:
+        """What the watch notices is told by ``tell``."""
         super().__init__(-1, readers, writer, watch)
+        self._teller = tell
 
     def fileno(self) -> int:
         """The descriptor to watch."""
@@ -45,6 +53,9 @@ class LoopPump(Pump):
     def close(self) -> None:
         """Watch no more; the streams stay open. May be called twice."""
         self._poll.close()
+
+    def _tell(self, call: Callable[[], object]) -> None:
+        self._teller(call)
 
     def _make_poll(self) -> Any:
         return select.epoll()

@@ -58,6 +58,8 @@ class OutputStream:
 
     async def readexactly(self, n: int) -> bytes:
         """``n`` bytes. Raises `asyncio.IncompleteReadError` when it ends before."""
+        if n < 0:
+            raise ValueError(f"{n} bytes cannot be read exactly")
         while len(self._buffer) < n:
             if not await self._fill(min(n - len(self._buffer), LARGE)):
                 raise asyncio.IncompleteReadError(self._take(n), n)
@@ -191,7 +193,7 @@ async def first_readable(streams: Sequence[OutputStream], timeout: float | None 
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
+    if not waiter.done() and not waiter.get_loop().is_closed():
         waiter.set_result(None)
 
 
@@ -241,6 +243,7 @@ class InputStream:
         self._writer: Writer | None = None
         self._refill: Callable[[], object] = lambda: None
         self._closed = False
+        self._over = False
         self._moved: asyncio.Future[None] | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> Drained:
@@ -293,7 +296,8 @@ class InputStream:
             self._moved = None
 
     def conclude(self) -> None:
-        """The process has ended."""
+        """The process has ended, or never begins."""
+        self._over = True
         if self._writer is not None:
             self._writer.close()
         self._refill = lambda: None
@@ -306,7 +310,8 @@ class InputStream:
 
     @property
     def _broken(self) -> bool:
-        return self._writer is not None and self._writer.fd < 0 and not self.feed.ended
+        over = self._over or (self._writer is not None and self._writer.fd < 0)
+        return over and not self.feed.ended
 
     def _require_reader(self) -> None:
         if self._broken:
