@@ -235,12 +235,6 @@ class Detached(Recovered):
         else:
             super()._require_start()
 
-    def _is_running(self) -> bool:
-        # Who is attached is told of the end before the monitor comes to its own.
-        if super()._is_running() and pidfd.wait(self._first(), 0):
-            self._supervise(time.monotonic() + DEATH)
-        return super()._is_running()
-
     def _pump(self, deadline: float | None, *, once: bool) -> bool:
         if self.exit is not None:
             return True
@@ -261,12 +255,6 @@ class Detached(Recovered):
         if (monitor := self._monitor_fd()) >= 0 and not pidfd.wait(monitor, 0):
             return monitor
         return self._first() if self._told() is None else -1
-
-    def _first(self) -> int:
-        """A pidfd of its first process; -1 when that has ended, or when others have concluded it, so that its driver
-        knows of nothing any more."""
-        with self._lock:
-            return -1 if self._over else self._hold().exit_fd
 
     def _conclude(self, pump: Pump) -> None:
         """Its monitor knows best how it ended; why, and where the monitor was killed all of it, its driver."""

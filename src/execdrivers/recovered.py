@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from execdrivers import interrupts
+from execdrivers import interrupts, pidfd
 from execdrivers.container import Container
 from execdrivers.errors import ContainerNotFound, ExecDriverError, InvalidState
 from execdrivers.exit import Exit
@@ -186,7 +186,18 @@ class Recovered(Container):
             time.sleep(_GLANCE)
 
     def _is_running(self) -> bool:
-        return self.state in ("running", "paused") and self.poll() is None
+        self._look()
+        # What has ended is concluded first, lest its exit be told to nobody. Its monitor may be about to do so, or
+        # another thread.
+        if self._record.status in ("running", "paused") and pidfd.wait(self._first(), 0):
+            self._supervise(time.monotonic() + DEATH)
+        return self._exit is None and self.state in ("running", "paused")
+
+    def _first(self) -> int:
+        """A pidfd of its first process; -1 when that has ended, or when others have concluded it, so that its driver
+        knows of nothing any more."""
+        with self._lock:
+            return -1 if self._over else self._hold().exit_fd
 
     def _require_start(self) -> None:
         if self._exit is not None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from execdrivers import (
+    DEVNULL,
     PIPE,
     CommandNotExecutable,
     CommandNotFound,
@@ -29,6 +30,7 @@ from execdrivers import (
     SpecError,
     StoreError,
     hookimpl,
+    pidfd,
 )
 
 SLEEP = ["sleep", "60"]
@@ -436,6 +438,112 @@ c.start(); c.detach(); print(c.pid)
     assert c.wait().code in (3, None)
     assert (c.state, engine.list()[0].state) == ("stopped", "stopped")
     c.delete()
+
+
+@pytest.fixture
+def others(registry, root):
+    """An engine as of another program."""
+    return Engine(root, registry=registry)
+
+
+def test_one_that_was_removed_before_its_start(make, others):
+    c = make("true")
+    theirs, watching = others.get(c.id), others.get(c.id)
+    theirs.delete()
+    with pytest.raises(ContainerNotFound):
+        theirs.wait(5)
+    with pytest.raises(ContainerNotFound):
+        watching.wait(5)
+    with pytest.raises(InvalidState, match=r"was removed by another program.*create another"):
+        c.start()
+    c.delete()
+
+
+def test_letting_go_keeps_what_others_have_recorded(make, others):
+    c = make("sleep 60", stdin=DEVNULL, stdout=DEVNULL)
+    c.start()
+    theirs = others.get(c.id)
+    theirs.pause()
+    theirs.update(pids=77)
+    c.detach()
+    (found,) = others.list()
+    assert (found.state, found.owner, found.spec.resources.pids) == ("paused", None, 77)
+    c.delete(force=True)
+
+
+def test_a_command_that_ends_while_its_start_is_recorded(make, others, monkeypatch):
+    """It is let go of; who concludes it comes after all that begins it."""
+    c = make("exit 3", stdin=DEVNULL, stdout=DEVNULL)
+    c.detach()
+    theirs = others.get(c.id)
+    concluding = threading.Thread(target=theirs.wait)
+    start, fd = c._handle.start, os.dup(c._handle.exit_fd)
+
+    def start_and_see():
+        start()
+        assert pidfd.wait(fd, 10)
+        concluding.join(0.1)
+
+    monkeypatch.setattr(c._handle, "start", start_and_see)
+    concluding.start()
+    time.sleep(0.05)
+    c.start()
+    os.close(fd)
+    concluding.join(10)
+    assert c.wait().code == theirs.exit.code == 3
+    assert others.list()[0].state == "stopped"
+    c.delete()
+    told = [event.type for event in others.events(follow=False)]
+    assert told == ["created", "started", "exited", "deleted"]
+
+
+def test_what_has_ended_unseen_is_told_of_as_it_is_deleted(make, others):
+    c = make("exit 3", stdin=DEVNULL, stdout=DEVNULL)
+    c.start()
+    c.detach()
+    assert pidfd.wait(c._handle.exit_fd, 10)
+    others.delete(c.id)
+    told = [event.type for event in others.events(follow=False)]
+    assert told == ["created", "started", "exited", "deleted"]
+    c.delete()
+
+
+def test_an_engine_that_is_closed_while_a_container_is_made(registry, root, no_leaks):
+    engine = Engine(root, registry=registry)
+
+    class Closing:
+        @hookimpl
+        def execdrivers_observe(self, event):
+            in_thread = threading.Thread(target=engine.close)
+            in_thread.start()
+            in_thread.join()
+
+    registry.register(Closing())
+    with pytest.raises(InvalidState, match="closed meanwhile"):
+        engine.create(ContainerSpec(SLEEP))
+    assert glob("*", root_dir=root) == []
+
+
+def test_a_fork_finds_its_parents_containers_as_any_program_does(engine, make):
+    with make("sleep 60") as c:
+        assert engine.get(c.id) is c
+        if not (pid := os.fork()):
+            os._exit(engine.get(c.id) is c or c in engine.recover())
+        assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_process_that_was_let_go_of(make):
+    with make("sleep 60") as c:
+        c.start()
+        process = c.exec(["sleep", "60"], stdin=DEVNULL)
+        pid = process.pid
+        process.detach()
+        assert process.poll() is None
+        with pytest.raises(InvalidState, match="was let go of"):
+            process.wait()
+        process.close()
+        os.kill(pid, signal.SIGKILL)
+        assert os.waitpid(pid, 0) == (pid, signal.SIGKILL)
 
 
 def test_a_program_that_is_killed(engine, root, other):
