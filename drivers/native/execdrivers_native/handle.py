@@ -234,6 +234,9 @@ class NativeHandle(Handle):
                 noted = json.load(file)
         except FileNotFoundError:
             return self._made
+        except OSError as error:
+            message = f"cannot read {self._later}: {error.strerror}"
+            raise OperationError(message, operation="cgroups", errno=error.errno or 0, path=self._later) from error
         if isinstance(noted, list):
             noted = {"process": self._identity, "cgroups": noted}  # by a version before 2 of the layout
         if noted["process"] != self._identity:
