@@ -8,13 +8,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from execdrivers.cli import main
+
 PROGRAM = (sys.executable, "-m", "execdrivers")
+
+
+#: Commands that only look at containers or change them: in a process of their own they would start Python for nothing.
+#: The others have children, wait for signals, or are about a terminal.
+HERE = ("explain", "gc", "inspect", "kill", "logs", "pause", "ps", "rm", "stop", "top", "unpause", "update", "wait")
 
 
 class Cli:
@@ -26,6 +34,8 @@ class Cli:
         self.environment.pop("NO_COLOR", None)
 
     def __call__(self, *words: object, input: str | None = None, **changes: str) -> subprocess.CompletedProcess[str]:
+        if words[0] in HERE and input is None and not changes:
+            return self.here(*words)
         return subprocess.run(
             [*PROGRAM, *map(str, words)],
             env={**self.environment, **changes},
@@ -35,6 +45,22 @@ class Cli:
             text=True,
             timeout=60,
         )
+
+    def here(self, *words: object) -> subprocess.CompletedProcess[str]:
+        """In this process."""
+        command = ["--root", str(self.root), *map(str, words)]
+        with (
+            TextIOWrapper(BytesIO(), encoding="utf-8") as stdout,
+            TextIOWrapper(BytesIO(), encoding="utf-8") as stderr,
+            redirect_stdout(stdout),
+            redirect_stderr(stderr),
+        ):
+            status = main(command)
+            texts = []
+            for stream in (stdout, stderr):
+                stream.seek(0)
+                texts.append(stream.read())
+        return subprocess.CompletedProcess(command, status, *texts)
 
     @contextmanager
     def start(self, *words: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
@@ -73,6 +99,18 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def watches(pid: int) -> bool:
+    """Whether that process has a hold on another, whose end it will see."""
+    links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]
+    return any("pidfd" in link for link in links)
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether that process handles the signal by now."""
+    row = next(row for row in Path(f"/proc/{pid}/status").read_text().splitlines() if row.startswith("SigCgt:"))
+    return bool(int(row.split()[1], 16) & 1 << number - 1)
 
 
 @pytest.fixture

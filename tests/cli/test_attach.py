@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from execdrivers.cli.detachkeys import KeyFilter, parse_keys
 from execdrivers.cli.parsing import UsageError
 
-from .conftest import Cli, until
+from .conftest import Cli, catches, until
 from .test_tty import screen
 
 
@@ -200,7 +200,7 @@ def test_its_terminal_needs_one_of_ours(cli: Cli, shell: str) -> None:
     result = cli("attach", shell, input="")
     assert (result.returncode, result.stderr.splitlines()[0]) == (125, "execdrivers: the input device is not a TTY")
     with cli.start("attach", "--no-stdin", shell) as process:
-        time.sleep(0.5)
+        until(lambda: catches(process.pid, signal.SIGTERM))
         assert process.poll() is None
         cli("kill", shell)
         assert process.wait(20) == 137

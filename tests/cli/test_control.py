@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Cli, until
+from .conftest import Cli, until, watches
 
 POLITE = ("sh", "-c", "trap 'exit 3' TERM; trap 'exit 4' USR1; echo ready; while :; do sleep 0.1; done")
 STUBBORN = ("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done")
@@ -66,6 +66,7 @@ def test_a_signal_to_all(cli: Cli, contained: tuple[object, ...]) -> None:
     with cli.start(*contained, "--name", "x", "sh", "-c", two, "sh", "outer") as process:
         assert process.stdout is not None
         assert {process.stdout.readline() for _ in range(2)} == {"inner ready\n", "outer ready\n"}
+        cli.running("x")
         assert cli("kill", "-s", "USR1", "--all", "x").stdout == "x\n"
         assert {process.stdout.readline() for _ in range(2)} == {"inner told\n", "outer told\n"}
         assert cli("kill", "-s", "USR1", "x").stdout == "x\n"
@@ -83,8 +84,10 @@ def test_wait(cli: Cli, run: tuple[object, ...]) -> None:
             assert process.stdout is not None
         assert b.stdout is not None
         b.stdout.readline()
-        until(lambda: cli.names() == ["a", "b"])
+        cli.running("b")
+        until(lambda: "stopped" in cli("inspect", "a").stdout)
         with cli.start("wait", "b", "a") as waiter:
+            until(lambda: watches(waiter.pid))
             time.sleep(0.3)
             assert waiter.poll() is None
             cli("stop", "b")
@@ -102,7 +105,7 @@ def test_an_interrupted_wait_disturbs_nobody(cli: Cli, native: str, rootfs: Path
     with cli.start("run", "--driver", native, "--rootfs", rootfs, "--name", "x", *POLITE) as process:
         cli.running("x")
         with cli.start("wait", "x", "x") as waiter:
-            time.sleep(0.5)
+            until(lambda: watches(waiter.pid))
             waiter.send_signal(signal.SIGINT)
             assert waiter.wait(20) == 130
             assert waiter.stderr is not None

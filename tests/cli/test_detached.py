@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import PROGRAM, Cli, alive, until
+from .conftest import PROGRAM, Cli, alive, until, watches
 
 TALK = "echo out; echo err >&2; i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.1; done"
 
@@ -46,6 +46,7 @@ def test_the_story(cli: Cli, contained: tuple[object, ...]) -> None:
     (stats,) = [json.loads(line) for line in cli("stats", "--no-stream", "--format", "json", "web").stdout.splitlines()]
     assert stats["name"] == "web"
     with cli.start("wait", "web") as waiter:
+        until(lambda: watches(waiter.pid))
         time.sleep(0.3)
         assert waiter.poll() is None
         assert cli("stop", "web").stdout == "web\n"

@@ -138,6 +138,7 @@ def test_a_live_table(cli: Cli, web: str) -> None:
 def test_a_live_table_that_is_longer_than_the_screen(cli: Cli, native: str, rootfs: Path) -> None:
     for n in range(5):
         cli("run", "--driver", native, "--rootfs", rootfs, "--name", f"c{n}", "true")
+    cli.environment["LINES"] = "30"  # of another time
     with screen(cli, "stats", "-a") as shown:
         shown.resize(5, 100)
         shown.until("\x1b[2J")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import sys
 import time
 from argparse import Namespace
@@ -149,8 +149,6 @@ class _Watch:
 
 
 def _total_memory() -> int:
-    import os
-
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -198,7 +196,8 @@ def _print_table(rows: Sequence[_Row]) -> None:
 
 def _draw(rows: Sequence[_Row]) -> None:
     """Over the last one, without a flicker; what does not fit on the screen is counted."""
-    height = shutil.get_terminal_size().lines - 1
+    # Not $LINES, which would be that of the beginning.
+    height = os.get_terminal_size(sys.stdout.fileno()).lines - 1
     text = list(lines(_COLUMNS, map(_cells, rows)))
     if len(text) > height > 1:
         text[height - 1 :] = [f"… and {len(text) - height + 1} more"]
