@@ -58,8 +58,8 @@ class deferred:  # a context manager, which reads as the verb it is
     def _take(self) -> None:
         global _current
         self._handlers = {number: handler for number in _SIGNALS if callable(handler := _signal.getsignal(number))}
-        _current = self
         try:
+            _current = self
             for number in self._handlers:
                 _signal.signal(number, self._note)
         except BaseException:  # one came before it could be held back
@@ -70,6 +70,7 @@ class deferred:  # a context manager, which reads as the verb it is
         global _current
         try:
             _restore(list(self._handlers.items()))
+            _current = None  # here, too: one may come just before the next
         finally:
             _current = None
             self._run_waiting()

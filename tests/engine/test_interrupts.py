@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from execdrivers import DEVNULL, PIPE, ContainerSpec, Engine, Stdio, pidfd
+from execdrivers import DEVNULL, PIPE, ContainerSpec, Engine, Stdio, interrupts, pidfd
 from execdrivers.interrupts import deferred, heard, whole
 from execdrivers.launcher import Launch, operation, spawn_launcher
 from execdrivers.testing import leaks
@@ -115,6 +115,20 @@ def test_an_interrupt_anywhere_leaves_nothing(rootfs: Path, tmp_path: Path, kind
             gc.collect()  # as well
             left = leaks.wait_for_none(before, places=[str(tmp_path)]) + glob("*", root_dir=engine.root)
             assert not left, f"{interrupter.place}: left behind: {left}"
+
+
+def test_an_interrupt_anywhere_in_the_waiting_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one waits as well."""
+    monkeypatch.setattr(interrupts, "_current", None)  # and after the test
+    (counter := Interrupter()).run(nothing)
+    for at in range(1, counter.seen):
+        (interrupter := Interrupter(at)).run(nothing)
+        assert interrupts._current is None, interrupter.place
+
+
+def nothing() -> None:
+    with deferred():
+        pass
 
 
 def interrupt(times: int = 1) -> None:
