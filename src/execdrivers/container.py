@@ -424,18 +424,20 @@ class Container(Supervised):
         Raises `InvalidState` unless it runs, or is paused where that will do, or when it ends meanwhile.
         """
         self._require_running(self.state, what, paused=paused)
-        with self._changing(), self._entry:
-            self._refresh()
-            self._require_running(self._record.status, what, paused=paused)
-            handle = self._hold()
-            try:
-                yield handle
-            except (LaunchError, OperationError) as error:
-                if handle.pid is not None and not pidfd.is_ending(handle.pid):
-                    raise
-                # Whatever it is that failed first.
-                message = f"container {self.id!r} is ending and cannot {what}"
-                raise InvalidState(message, remedy="create another") from error
+        with self._changing():
+            self._require_running(self._record.status, what, paused=paused)  # not deleted by another thread meanwhile
+            with self._entry:
+                self._refresh()
+                self._require_running(self._record.status, what, paused=paused)
+                handle = self._hold()
+                try:
+                    yield handle
+                except (LaunchError, OperationError) as error:
+                    if handle.pid is not None and not pidfd.is_ending(handle.pid):
+                        raise
+                    # Whatever it is that failed first.
+                    message = f"container {self.id!r} is ending and cannot {what}"
+                    raise InvalidState(message, remedy="create another") from error
 
     def _require(self, asked: Mapping[str, str]) -> None:
         """Raises `UnsupportedFeature` unless its driver has these features (feature → what asks for it)."""

@@ -298,6 +298,22 @@ def test_many_waiters_are_told_the_same(driver: str, make: Make, root: str, root
     container.delete()
 
 
+@pytest.mark.features("pause")
+def test_deleted_as_another_thread_is_about_to_change_it(
+    driver: str, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container, changing = make(driver), Container._changing
+
+    def too_late(container: Container) -> Any:
+        monkeypatch.undo()
+        container.delete(force=True)
+        return changing(container)
+
+    monkeypatch.setattr(Container, "_changing", too_late)
+    with pytest.raises(InvalidState, match="is stopped"):
+        container.pause()
+
+
 @EITHER
 def test_deleted_twice_at_once(driver: str, make: Make, root: str, rounds: Callable[[int], range]) -> None:
     for number in rounds(12):
