@@ -41,7 +41,7 @@ def execdrivers_amend_spec(spec: ContainerSpec, driver: str) -> ContainerSpec | 
 
 @hookspec
 def execdrivers_observe(event: Event) -> None:
-    """See each lifecycle event, in the thread that caused it.
+    """See each lifecycle event, as a rule in the thread that caused it; those of a container one after the other.
 
     An exception is logged (logger ``execdrivers``) and does not disturb the container.
     """

@@ -47,7 +47,7 @@ class Process:
         self._wiring = wiring
         self._terminal: Terminal | None = None
         self._exit: Exit | None = None
-        #: Guards the state and the handle; never held while waiting for the end, and calling sinks or observers.
+        #: Guards the state and the handle; never held while waiting for the end, or calling sinks or observers.
         self._lock = threading.RLock()
         #: Held by the thread that pumps and waits, for all others.
         self._pumping = threading.RLock()

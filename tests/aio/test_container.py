@@ -414,3 +414,17 @@ def test_stopping_takes_no_turn_of_the_executor_from_others(within, sh):
         assert time.monotonic() - began < 10
 
     within(main)
+
+
+def test_by_name_the_one_is_deleted_that_has_it_now(within, sh, root):
+    async def main(engine):
+        ours = await engine.create(sh("true"), name="x", stdin=DEVNULL)
+        others = Engine(root)
+        others.delete("x")
+        theirs = others.create(ours.spec, name="x", stdin=DEVNULL)
+        await engine.delete("x")
+        assert await engine.list() == []
+        theirs.delete()
+        await ours.delete()
+
+    within(main)

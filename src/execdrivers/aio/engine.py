@@ -146,9 +146,8 @@ class Engine:
 
     async def delete(self, name: str, *, force: bool = False) -> None:
         """`Container.delete` by name; with ``force`` also of a record that makes no sense, whatever it was."""
-        ours = self._containers.get(name)
-        if ours is not None:
-            await ours.delete(force=force)
+        if (ours := await in_thread(lambda: self._engine._ours(name))) is not None:
+            await self._wrapped(ours).delete(force=force)
         else:
             await in_thread(lambda: self._engine.delete(name, force=force))
 
