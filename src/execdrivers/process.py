@@ -246,6 +246,8 @@ class Process:
 
                 with RawTerminal(0, self._terminal):
                     ended = pump.run(deadline)
+                    if ended:
+                        pump.drain()  # the rest of what is shown is as raw
             else:
                 ended = pump.run(deadline)
             if ended:

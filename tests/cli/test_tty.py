@@ -133,6 +133,13 @@ def test_all_output_arrives(cli: Cli, contained: tuple[object, ...]) -> None:
         assert it.process.wait(20) == 0
 
 
+def test_the_last_output_is_shown_as_all_the_other(cli: Cli, rootfs: Path, native: str) -> None:
+    words = ("run", "--rm", "-it", "--rootfs", rootfs, "--", "sh", "-c", "yes line | head -n 2500; echo end")
+    with screen(cli, *words) as it:
+        time.sleep(0.5)
+        assert it.until("end\r\n").count("line\r\n") == 2500
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_the_terminal_is_restored_when_a_signal_ends_it(
     cli: Cli, rootfs: Path, native: str, number: signal.Signals
