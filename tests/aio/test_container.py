@@ -26,6 +26,7 @@ from execdrivers import (
     aio,
     pidfd,
 )
+from execdrivers.aio.process import watched
 
 pytestmark = pytest.mark.needs("root", "busybox")
 
@@ -129,6 +130,39 @@ def test_a_second_start_changes_nothing(within, sh):
             with pytest.raises(InvalidState, match="cannot be started"):
                 await c.start()
             assert (await c.wait()).code == 3
+
+    within(main)
+
+
+@pytest.mark.parametrize("supervised", [False, True], ids=["deleted", "being deleted"])
+def test_deleted_by_a_thread_as_it_starts(within, sh, monkeypatch, supervised):
+    """As by an engine that is closed meanwhile: descriptors that a thread closes are not watched."""
+    threads = []
+
+    def found(process):
+        found = watched(process)
+        if supervised:
+            threads.append(threading.Thread(target=process._supervise, args=(None,)))
+            threads[0].start()
+            while process._pumping.acquire(blocking=False):
+                process._pumping.release()
+                time.sleep(0.001)
+        else:
+            process.delete(force=True)
+        return found
+
+    monkeypatch.setattr("execdrivers.aio.container.watched", found)
+
+    async def main(engine):
+        c = await engine.create(sh("sleep 60"), stdin=PIPE, stdout=PIPE)
+        reading = asyncio.ensure_future(c.stdout.read())
+        await c.start()
+        c._container.kill()
+        for thread in threads:
+            thread.join()  # with no turn of the loop
+        assert (await c.wait(10)).signal == 9
+        assert await asyncio.wait_for(reading, 10) == b""
+        await c.delete()
 
     within(main)
 

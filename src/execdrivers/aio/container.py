@@ -235,14 +235,16 @@ class Container(Process):
         Raises `InvalidState` while it runs, unless ``force``, which kills it. A cancellation waits until it is done.
         """
         with deferred() as patiently:
-            if self._drive is not None and self._drive.waits:
+            drive = self._drive
+            if drive is not None and drive.waits:
                 if force:
                     await self._kill_and_wait(patiently)
-                elif self._drive.over_now():
-                    await patiently(self._drive.ended)
-            if force or self._drive is None or not self._drive.waits:
-                self._release()
+                elif drive.over_now():
+                    await patiently(drive.ended)
+            if drive is not None and (force or not drive.waits):
+                self._release()  # what is watched will be closed
             await patiently(submit(lambda: self._container.delete(force=force)))
+            self._release()  # also who waits for a start
 
     async def detach(self) -> None:
         """Let it live on without this program, which then need not `delete` it. `Engine.get` finds it again."""

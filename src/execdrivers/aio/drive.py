@@ -47,19 +47,22 @@ class Drive:
         #: What happens is told by a thread, since observers may do anything; by one at a time, which keeps the order.
         self._untold: deque[Callable[[], object]] = deque()
         self._telling = threading.Lock()
+        #: Done when an end that has come was noticed.
+        self.looked: asyncio.Future[None] = self._loop.create_future()
         # For all threads: until the end it is this one that waits.
-        self._holds = not process._over and process._pumping.acquire(blocking=False)
-        self._watch(exit_fd)
+        self._holds = process._pumping.acquire(blocking=False)
         if process._over:
             self.stop()
-        else:
+        elif self._holds:
+            self._watch(exit_fd)
             self._make_raw()
             self._attach(watch)
+        else:
+            # A thread that deletes it, and will close what could be watched here.
+            self._submit(self._conclude_after_others, self._concluded)
 
     def _watch(self, exit_fd: int) -> None:
         self._exit_fd = exit_fd
-        #: Done when an end that has come was noticed.
-        self.looked: asyncio.Future[None] = self._loop.create_future()
         if exit_fd < 0:
             self._loop.call_soon(self._exited)
         else:
@@ -222,11 +225,16 @@ class Drive:
             return -1
         return awaited
 
+    def _conclude_after_others(self) -> int:
+        self._process._supervise(None)
+        return -1
+
     def _concluded(self, future: asyncio.Future[int]) -> None:
         failure = future.exception()
         self.failure = self.failure or failure
         if failure is None and future.result() >= 0 and not self.ended.done():
             self.looked.set_result(None)
+            self.looked = self._loop.create_future()
             self._watch(future.result())
         else:
             self.stop()
