@@ -125,6 +125,7 @@ class Supervised(Process):
         """
         if self._deleted:
             return
+        unstarted = self._record.status == "created"
         if self._is_running():
             if not force:
                 message = f"container {self.id!r} is running and cannot be deleted"
@@ -132,8 +133,11 @@ class Supervised(Process):
             self.kill()
             self._supervise(time.monotonic() + DEATH)
         with self._changing():
-            if not self._deleted:
+            started = unstarted and self._record.status == "running"  # by another thread, meanwhile
+            if not started and not self._deleted:
                 self._discard()
+        if started:
+            self.delete(force=force)
 
     def __del__(self) -> None:
         # At the interpreter's exit nothing is killed or waited for: a container may be meant to live on.

@@ -203,6 +203,23 @@ def test_what_was_never_started_can_be_deleted(engine, root, make):
     assert glob("*", root_dir=root) == []
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_what_another_thread_is_starting_is_deleted_as_what_runs(make, monkeypatch, force):
+    with make("sleep 60") as c:
+        starting = threading.Event()
+        monkeypatch.setattr(c, "_require_created", lambda: (starting.set(), time.sleep(0.05)))
+        thread = threading.Thread(target=c.start)
+        thread.start()
+        starting.wait()
+        if force:
+            c.delete(force=True)
+            assert c.exit.signal == signal.SIGKILL
+        else:
+            with pytest.raises(InvalidState, match="running"):
+                c.delete()
+        thread.join()
+
+
 def test_a_name_is_used_once(engine, make):
     with make("true", name="one"):
         with pytest.raises(ContainerExists, match="'one' is in use") as caught:
