@@ -382,7 +382,9 @@ class TestDetach(Kit):
             name = f"{self.id}-{number}"
 
             def make(name: str = name) -> None:
-                engine = Engine(self.engine.root, registry=self.new_registry())
+                registry = self.new_registry()
+                registry.probe(self.name)  # which may try it out, and is not what is tested here
+                engine = Engine(self.engine.root, registry=registry)
                 timer = threading.Timer(chance.uniform(0, 0.08), lambda: os.kill(os.getpid(), signal.SIGKILL))
                 timer.daemon = True
                 timer.start()
