@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import PROGRAM, Cli
+from .conftest import PROGRAM, Cli, alive, until
 
 
 class Screen:
@@ -134,10 +134,18 @@ def test_all_output_arrives(cli: Cli, contained: tuple[object, ...]) -> None:
 
 
 def test_the_last_output_is_shown_as_all_the_other(cli: Cli, rootfs: Path, native: str) -> None:
-    words = ("run", "--rm", "-it", "--rootfs", rootfs, "--", "sh", "-c", "yes line | head -n 2500; echo end")
-    with screen(cli, *words) as it:
-        time.sleep(0.5)
-        assert it.until("end\r\n").count("line\r\n") == 2500
+    script = "echo ready; sleep 600; yes line | head -n 1000; echo end"
+    with screen(cli, "run", "--name", "x", "-it", "--rootfs", rootfs, "--", "sh", "-c", script) as it:
+        it.until("ready\r\n")
+        cli.running("x")
+        until(lambda: len(cli.inspect("x")["pids"]) == 2)
+        pid, sleep = cli.inspect("x")["pids"]
+        it.process.send_signal(signal.SIGSTOP)
+        os.kill(sleep, signal.SIGKILL)
+        until(lambda: not alive(pid))
+        it.process.send_signal(signal.SIGCONT)
+        assert it.until("end\r\n").count("line\r\n") == 1000
+        assert it.process.wait(20) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
