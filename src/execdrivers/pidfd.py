@@ -7,7 +7,7 @@ import select
 import signal
 import sys
 
-__all__ = ["is_ending", "open", "open_checked", "send_signal", "start_time", "wait", "wait_status"]
+__all__ = ["children", "is_ending", "open", "open_checked", "reap", "send_signal", "start_time", "wait", "wait_status"]
 
 #: Children that send another signal than SIGCHLD when they end are children too (linux/wait.h).
 _WALL = 0x40000000
@@ -45,6 +45,15 @@ def is_ending(pid: int) -> bool:
     except OSError:
         return True
     return any(mask >> (signal.SIGKILL - 1) & 1 for mask in pending)
+
+
+def children(pid: int) -> list[int]:
+    """The pids of the children that its first thread has made or taken in; none when it has gone."""
+    try:
+        with os.fdopen(os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)) as file:
+            return [int(child) for child in file.read().split()]
+    except OSError:
+        return []
 
 
 def open_checked(pid: int | None, started: int | None) -> int | None:
@@ -94,6 +103,13 @@ def wait_status(fd: int) -> int | None:
     if result.si_code == os.CLD_EXITED:
         return result.si_status << 8
     return result.si_status | (0x80 if result.si_code == os.CLD_DUMPED else 0)
+
+
+def reap(fd: int) -> None:
+    """Wait for the end of a child of ours, reap it, and close the descriptor."""
+    wait(fd)
+    wait_status(fd)
+    os.close(fd)
 
 
 def _status_of_another(fd: int) -> int | None:

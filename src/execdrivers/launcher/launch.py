@@ -340,9 +340,7 @@ def spawn_child(
     except BaseException:  # an interrupt, which Python notices as the call returns
         if child.pid > 0:
             pidfd.send_signal(child.pidfd, signal.SIGKILL)
-            pidfd.wait(child.pidfd)
-            pidfd.wait_status(child.pidfd)
-            os.close(child.pidfd)
+            pidfd.reap(child.pidfd)
         raise
     if result < 0:
         raise failed("spawn", path, -result) if path else clone_error(-result)

@@ -57,7 +57,7 @@ class Reaper:
         except BaseException:
             self._launch.close()
             if hasattr(self, "_process"):
-                _reap(self._process)
+                pidfd.reap(self._process.pidfd)
             raise
         #: The tool's.
         self.pid = self._launch.step
@@ -122,11 +122,7 @@ class Reaper:
 
     def children(self) -> list[int]:
         """The pids of all whose end is still to be told."""
-        try:
-            with open(f"/proc/{self._process.pid}/task/{self._process.pid}/children", encoding="ascii") as file:
-                return [int(pid) for pid in file.read().split()]
-        except OSError:
-            return []
+        return pidfd.children(self._process.pid)
 
     def close(self, timeout: float = 0.0) -> None:
         """Let go of it. It leaves when the last of its processes has; that is waited for, so many seconds. May be
@@ -158,9 +154,3 @@ def sweep() -> None:
                 _leaving.remove(fd)
                 pidfd.wait_status(fd)
                 os.close(fd)
-
-
-def _reap(process: Started) -> None:
-    pidfd.wait(process.pidfd)
-    pidfd.wait_status(process.pidfd)
-    os.close(process.pidfd)

@@ -90,7 +90,7 @@ def _kill(leader: int) -> None:
     pending = [leader]
     while pending:
         above = pending.pop()
-        for pid in _children(above):
+        for pid in pidfd.children(above):
             with contextlib.suppress(OSError):
                 if pid not in held:
                     held[pid] = pidfd.open(pid)
@@ -100,14 +100,6 @@ def _kill(leader: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             pidfd.send_signal(fd, signal.SIGKILL)
         os.close(fd)
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-            return [int(child) for child in file.read().split()]
-    except OSError:
-        return []
 
 
 def _listen(process: int, reader: int, timeout: float | None) -> tuple[bytes, bool]:
