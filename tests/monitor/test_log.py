@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
+import resource
 import shutil
 import subprocess
 import threading
@@ -173,6 +174,15 @@ def test_a_disk_that_stays_full(monitored: Any, small_disk: Path, tmp_path: Path
     assert 0 < ended.log_lost < 3_000_000
     lines = sum(len(entry.data) for entry in read_log(small_disk) if not entry.data.startswith(b"execdrivers: "))
     assert lines + ended.log_lost == 3_000_000
+
+
+@pytest.mark.parametrize("hard", [resource.RLIM_INFINITY, 150_000])
+def test_the_makers_limit_on_files_silences_nothing(monitored: Any, hard: int) -> None:
+    resource.prlimit(monitored.monitor.pid, resource.RLIMIT_FSIZE, (100_000, hard))
+    monitored.run("head -c 400000 /dev/zero | tr '\\0' x", log=LogOptions("256K", 10))
+    assert monitored.ended().log_lost == 0
+    assert monitored.output() == b"x" * 400_000
+    assert len(files(monitored.directory)) == (2 if hard < 0 else 3)
 
 
 def test_a_directory_that_is_removed(monitored: Any) -> None:

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,11 @@ from execdrivers.launcher.process import candidates, environment_list
 from execdrivers.launcher.reaper import sweep
 from execdrivers.monitor import Monitor, read_exit
 
+from .test_failing_calls import failing
+
 ENV = {"PATH": "/usr/bin:/bin"}
 NULL = Stdio(-1, -1, -1)
+KERNEL_TELLS = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 15)
 
 
 def alive(pid: int) -> bool:
@@ -178,6 +182,32 @@ def test_a_maker_killed_before_it_said_that_the_command_runs(no_leaks: None, tmp
     assert gone(child)
 
 
+FORKING = """
+import os, sys
+from execdrivers.monitor import Monitor
+monitor = Monitor.start()
+child = monitor.spawn("/bin/sleep", ["sleep", "60"], [0, 1, 2], {})
+monitor.keep(child.pid, child.pidfd, os.open(sys.argv[1], os.O_RDONLY))
+if fork := os.fork():
+    print(monitor.pid, child.pid, fork, flush=True)
+    os.kill(os.getpid(), 9)
+os.close(1)
+os.read(0, 1)
+"""
+
+
+def test_a_maker_killed_while_a_fork_of_it_lives(no_leaks: None, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORKING, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as maker:
+        assert maker.stdout is not None
+        monitor, child, fork = map(int, maker.stdout.readline().split())
+        assert maker.wait() == -9
+        assert eventually(gone, monitor, child)
+        assert alive(fork)
+    ended = read_exit(str(tmp_path))
+    assert ended is not None and ended.status == signal.SIGKILL and not ended.started
+
+
 @pytest.mark.parametrize("stage", ["running", "closed"])
 def test_a_maker_killed_after_it_said_so(no_leaks: None, tmp_path: Path, stage: str) -> None:
     monitor, child = make(tmp_path, stage)
@@ -287,6 +317,56 @@ def test_a_reaper_as_its_child(monitored: Any) -> None:
         os.close(opened)
 
 
+@contextmanager
+def among_orphans(monitored: Any) -> Iterator[Callable[[], None]]:
+    """A first process whose reaper has many more to tell of, and lives on; what is yielded ends first them, then it."""
+    entry = os.open(monitored.directory, os.O_RDONLY)
+    (read, write), (orphans, end_orphans), (word, go) = os.pipe(), os.pipe(), os.pipe()
+    script = "sh -c 'read x; kill -7 $$' <&4 & echo $!; for i in $(seq 400); do read x <&3 & done; sleep 60 &"
+    reaper = Reaper(
+        ["/bin/sh", "-c", script], Stdio(-1, write, -1), env=ENV, descriptors=[orphans, word], by=monitored.monitor
+    )
+    assert reaper.status(reaper.pid, 20) == 0
+    pid = int(os.read(read, 100))
+    fd = pidfd.open(pid)
+    monitored.monitor.keep(pid, fd, entry)
+    monitored.monitor.channels([reaper.channel])
+    assert len(reaper.children()) == 402
+
+    def end() -> None:
+        for left in (302, 202, 102, 2):  # what is told of at once has room
+            os.write(end_orphans, b"\n" * 100)
+            assert eventually(lambda: len(reaper.children()) == left and monitored.sleeps(0.02))  # noqa: B023
+        os.write(go, b"go\n")
+        assert pidfd.wait(fd, 10)
+
+    try:
+        yield end
+    finally:
+        reaper.kill()
+        for opened in (entry, read, write, orphans, end_orphans, word, go, fd):
+            os.close(opened)
+
+
+def test_an_end_that_a_full_channel_has_no_room_for(monitored: Any) -> None:
+    """The kernel is asked at once, where it may know; for the rest, what is in the channel is read as it comes."""
+    if not KERNEL_TELLS:
+        pytest.skip("needs a kernel that tells others than the parent how a process ended (Linux 6.15)")
+    with among_orphans(monitored) as end:
+        pidfd.send_signal(monitored.monitor.pidfd, signal.SIGSTOP)
+        end()
+        pidfd.send_signal(monitored.monitor.pidfd, signal.SIGCONT)
+        assert monitored.ended().status == 7
+
+
+@pytest.mark.needs("root", "strace")
+def test_a_channel_does_not_fill(monitored: Any) -> None:
+    """On kernels that tell nobody else."""
+    with among_orphans(monitored) as end, failing(monitored.monitor.pid, "ioctl", "ENOTTY", "1+"):
+        end()
+        assert monitored.ended().status == 7
+
+
 def test_a_process_of_others(monitored: Any) -> None:
     """Whose parent tells nobody: the kernel may know (6.15), else it is unknown."""
     entry = os.open(monitored.directory, os.O_RDONLY)
@@ -296,8 +376,7 @@ def test_a_process_of_others(monitored: Any) -> None:
     pidfd.send_signal(child.pidfd, signal.SIGKILL)
     assert pidfd.wait(child.pidfd, 10)
     assert pidfd.wait_status(child.pidfd) == 9
-    release = tuple(map(int, os.uname().release.split(".")[:2]))
-    assert monitored.ended().status == (9 if release >= (6, 15) else None)
+    assert monitored.ended().status == (9 if KERNEL_TELLS else None)
     os.close(entry)
     os.close(child.pidfd)
 
@@ -332,6 +411,25 @@ def test_starting_one_that_cannot_be(monkeypatch: pytest.MonkeyPatch, no_leaks: 
             Monitor.start()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("whose", ["ours", "its own"])
+def test_no_descriptor_is_left_for_what_comes_along(monitored: Any, whose: str) -> None:
+    import resource
+
+    if whose == "ours":
+        os.close(free := os.dup(0))
+        who, most = os.getpid(), free + 1  # one for the request
+    else:
+        who = monitored.monitor.pid
+        most = len(os.listdir(f"/proc/{who}/fd"))
+    limits = resource.prlimit(who, resource.RLIMIT_NOFILE)
+    resource.prlimit(who, resource.RLIMIT_NOFILE, (most, limits[1]))
+    try:
+        with pytest.raises(LaunchError, match="Too many open files"):
+            monitored.monitor.spawn("/bin/sleep", ["sleep", "60"], [0, 1, 2], ENV)
+    finally:
+        resource.prlimit(who, resource.RLIMIT_NOFILE, limits)
 
 
 ORDINARY = """

@@ -8,7 +8,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import select
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,9 @@ from typing import Any
 
 import pytest
 
+from execdrivers.monitor import Watch
+
+HEADER = b'{"journal":1,"before":0}\n'
 PREFIX = b'{"type":"oom","id":"a","time":'
 
 
@@ -26,7 +31,7 @@ class Memory:
         self.events = directory / "events"
         self.events.mkdir()
         self.journal = self.events / "journal"
-        self.journal.touch()
+        self.journal.write_bytes(HEADER)
         self.count = directory / "memory.oom_control"
         self.kills(0)
         self.directory_fd = os.open(self.events, os.O_RDONLY)
@@ -41,7 +46,7 @@ class Memory:
         os.eventfd_write(self.fd, 1)
 
     def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.journal.read_text().splitlines()]
+        return [json.loads(line) for line in self.journal.read_text().splitlines() if line.startswith('{"type"')]
 
     def wait_for(self, count: int) -> list[dict[str, Any]]:
         until = time.monotonic() + 10
@@ -62,8 +67,6 @@ def memory(no_leaks: None, tmp_path: Path) -> Iterator[Memory]:
 
 
 def run(monitored: Any, memory: Memory, script: str = "exec sleep 60", *, counted: bool = True) -> None:
-    from execdrivers.monitor import Watch
-
     watch = Watch(memory.fd, select.POLLIN, memory.count_fd if counted else -1, PREFIX)
     monitored.run(script, stdin=True, events=memory.directory_fd, watches=[watch])
 
@@ -118,9 +121,9 @@ def test_a_journal_that_is_rotated(monitored: Any, memory: Memory) -> None:
         memory.tell()
         time.sleep(0.03)
         memory.journal.rename(memory.events / "journal.1")
-        memory.journal.touch()
+        memory.journal.write_bytes(HEADER)
     assert memory.wait_for(1)[0]["oom_kills"] == 1
-    assert (memory.events / "journal.1").read_bytes() == b""
+    assert (memory.events / "journal.1").read_bytes() == HEADER
 
 
 def test_one_who_holds_the_journal_for_long_is_not_waited_for(monitored: Any, memory: Memory) -> None:
@@ -130,6 +133,50 @@ def test_one_who_holds_the_journal_for_long_is_not_waited_for(monitored: Any, me
         memory.kills(1)
         memory.tell()
         assert len(memory.wait_for(1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("there", "then"), [(b"", HEADER), (HEADER, HEADER), (HEADER + b'{"type', HEADER + b'{"type\n')]
+)
+def test_a_line_begins_as_those_of_others_do(monitored: Any, memory: Memory, there: bytes, then: bytes) -> None:
+    memory.journal.write_bytes(there)
+    run(monitored, memory)
+    memory.kills(1)
+    memory.tell()
+    memory.wait_for(1)
+    assert memory.journal.read_bytes().startswith(then + PREFIX)
+
+
+def test_no_half_of_a_line_is_left(monitored: Any, memory: Memory) -> None:
+    run(monitored, memory, "read x")
+    limit = memory.journal.stat().st_size + 10
+    resource.prlimit(monitored.monitor.pid, resource.RLIMIT_FSIZE, (limit, limit))
+    memory.kills(1)
+    memory.tell()
+    time.sleep(0.2)
+    assert memory.journal.read_bytes() == HEADER
+
+
+@pytest.mark.needs("root")
+def test_what_counts_before_it_tells_is_not_looked_at_again(monitored: Any, memory: Memory, tmp_path: Path) -> None:
+    """Version 2: for which a list of mounts stands, since the kernel tells of its changes in the same way."""
+    with open("/proc/self/mounts") as mounts:
+        watch = Watch(mounts.fileno(), select.POLLPRI, memory.count_fd, PREFIX)
+        monitored.run("exec sleep 60", events=memory.directory_fd, watches=[watch])
+
+        def sleeps_after_a_change() -> bool:
+            subprocess.run(["mount", "-t", "tmpfs", "none", memory.events], check=True)
+            time.sleep(0.05)
+            try:
+                return bool(monitored.sleeps(0.3))
+            finally:
+                subprocess.run(["umount", memory.events], check=True)
+
+        assert any(sleeps_after_a_change() for _ in range(4))  # others may mount, too
+        memory.kills(1)
+        subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path], check=True)
+        subprocess.run(["umount", tmp_path], check=True)
+        assert memory.wait_for(1)[0]["oom_kills"] == 1
 
 
 def test_no_journal_does_no_harm(monitored: Any, memory: Memory) -> None:

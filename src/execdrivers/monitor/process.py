@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,6 +47,7 @@ class Monitor:
         self.pidfd = pidfd
         self._control = control
         self._lock = threading.Lock()
+        _monitors.add(self)
 
     @classmethod
     @interrupts.deferring
@@ -61,7 +63,7 @@ class Monitor:
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             fds = (null, null, null, null, theirs, image)
             child = spawn_child("", ("execdrivers-monitor",), fds, {})
-            _reap(child)
+            pidfd.reap(child.pidfd)
             os.close(theirs)
             theirs = -1
             _checked(lib.ed_reply(control, reply, fd))
@@ -217,11 +219,26 @@ class Monitor:
         return result, Started(reply.pid, fd[0])
 
     def __del__(self) -> None:
-        if getattr(self, "_control", -1) >= 0:
+        if getattr(self, "pidfd", -1) >= 0:
             self.close()
 
     def __repr__(self) -> str:
         return f"<Monitor pid={self.pid}{'' if self._control >= 0 else ' closed'}>"
+
+
+#: Those of this program.
+_monitors: weakref.WeakSet[Monitor] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A fork that held the socket open would keep a monitor from seeing that its maker has died."""
+    for monitor in list(_monitors):
+        if monitor._control >= 0:
+            os.close(monitor._control)
+            monitor._control = -1
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _variables(env: Mapping[str, str]) -> list[str]:
@@ -230,12 +247,6 @@ def _variables(env: Mapping[str, str]) -> list[str]:
 
 def _body(head: Any, texts: Iterable[bytes]) -> bytes:
     return b"".join((bytes(ffi.buffer(head)), *(text + b"\0" for text in texts)))
-
-
-def _reap(child: Started) -> None:
-    pidfd.wait(child.pidfd)
-    pidfd.wait_status(child.pidfd)
-    os.close(child.pidfd)
 
 
 def _gone() -> LaunchError:

@@ -17,11 +17,10 @@
 #include <linux/time.h>
 #include <linux/wait.h>
 
-#include "message.h"
 #include "signals.h"
 
 enum { CONTROL, CHILDREN, FIRST, OUTPUT, INPUT = OUTPUT + OUTPUTS, LISTENER, CLIENT, WATCH = CLIENT + CLIENTS,
-       POLLED = WATCH + ED_MAX_WATCHES };
+       CHANNEL = WATCH + ED_MAX_WATCHES, POLLED = CHANNEL + CHANNELS };
 enum { RETRY = 1000 }; /* ms until somebody who could not be accepted is again */
 
 /* Read what there is of an output, at most a packet: to the log, and to who is attached. Its length; 0: nothing now. */
@@ -58,6 +57,8 @@ static void prepare(struct monitor *m, struct pollfd *polled)
         polled[CLIENT + i] = want(m->clients[i].fd, client_events(&m->clients[i]));
     for (int i = 0; i < ED_MAX_WATCHES; i++)
         polled[WATCH + i] = want(m->watches[i].fd, (int)m->watches[i].events);
+    for (int i = 0; i < CHANNELS; i++)
+        polled[CHANNEL + i] = want(m->channels[i], POLLIN);
 }
 
 static void serve(struct monitor *m, const struct pollfd *polled)
@@ -68,6 +69,11 @@ static void serve(struct monitor *m, const struct pollfd *polled)
         if (m->released)
             reap_children(m);
     }
+    for (int i = 0; i < CHANNELS; i++)
+        if (polled[CHANNEL + i].revents) {
+            hear_channels(m); /* lest they fill, and word of the end be dropped */
+            break;
+        }
     if (polled[FIRST].revents) {
         m->ended = 1;
         sys2(__NR_clock_gettime, CLOCK_REALTIME, &m->end);
@@ -126,21 +132,14 @@ __attribute__((noreturn)) static void run(struct monitor *m)
 }
 
 /* Tell the maker who we are: the first word. */
-static int introduce(void)
+static int introduce(struct monitor *m)
 {
-    long pid = sys0(__NR_getpid);
-    scoped_fd pidfd = (int)sys2(__NR_pidfd_open, pid, 0);
-    if (pidfd < 0)
-        return pidfd;
-    struct ed_reply reply = {.pid = (int32_t)pid};
-    struct {
-        size_t length;
-        int level, type, fd, padding;
-    } rights = {RIGHTS_LENGTH(1), SOCKET_LEVEL, RIGHTS_TYPE, pidfd, 0};
-    struct message_part part = {&reply, sizeof reply};
-    struct message_header header = {
-        .parts = &part, .part_count = 1, .control = &rights, .control_length = sizeof rights};
-    return (int)sys3(__NR_sendmsg, ED_CONTROL_FD, &header, 0x4000 /* MSG_NOSIGNAL */);
+    struct ed_child own = {.pid = (int)sys0(__NR_getpid)};
+    own.pidfd = (int)sys2(__NR_pidfd_open, own.pid, 0);
+    if (own.pidfd < 0)
+        return own.pidfd;
+    answer(m, 0, &own);
+    return 0;
 }
 
 /* All signals stay blocked: who wants us gone has SIGKILL. Nothing is ignored, which our children would inherit. */
@@ -161,7 +160,7 @@ static int settle(struct monitor *m)
         result = sys5(__NR_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     if (result >= 0)
         result = m->children = (int)sys4(__NR_signalfd4, -1, &child, SIGSET_SIZE, O_CLOEXEC | O_NONBLOCK);
-    return result < 0 ? (int)result : introduce();
+    return result < 0 ? (int)result : introduce(m);
 }
 
 void set_absent(struct monitor *m)

@@ -40,7 +40,7 @@ void reap_children(struct monitor *m)
 }
 
 /* What launchers tell. Whether one of them may tell yet. */
-static int hear_channels(struct monitor *m)
+int hear_channels(struct monitor *m)
 {
     int open = 0;
     for (int i = 0; i < CHANNELS; i++) {
@@ -81,12 +81,13 @@ static void learn_status(struct monitor *m)
     for (int waited = 0; !m->known && waited < SOON; waited += 10) {
         struct pollfd polled[CHANNELS];
         struct __kernel_timespec span = {.tv_nsec = 10000000};
-        if (!open && !ask_kernel(m))
+        /* Those who tell do not wait for room, so that word of the end may be missing among much else. */
+        int later = ask_kernel(m);
+        if (m->known || (!open && !later))
             return;
         for (int i = 0; i < CHANNELS; i++)
             polled[i] = (struct pollfd){.fd = m->channels[i], .events = POLLIN};
-        if (!m->known)
-            SYS6(__NR_ppoll, polled, CHANNELS, &span, NULL, 8, 0);
+        SYS6(__NR_ppoll, polled, CHANNELS, &span, NULL, 8, 0);
         open = hear_channels(m);
         reap_children(m);
     }

@@ -13,6 +13,7 @@ enum {
     HEADER = 40,      /* of a record: time, stream and tag, each followed by a space */
     PIECE = 16384,    /* most of a line that one record has */
     LOSS_ROOM = 256,  /* for the line that tells of a loss */
+    SMALLEST = 32768, /* bytes of a file that every record fits in */
 };
 
 static const char *reason(int error)
@@ -71,8 +72,23 @@ static int open_file(struct log *log)
     return log->fd;
 }
 
+/* The maker's limit on the size of files would end the log for good before a file of it is full. What is hard of that
+ * stays: then files are smaller, unless they would be too small for what we write. */
+static void obey_limit(struct log *log)
+{
+    struct {
+        uint64_t soft, hard;
+    } limit = {~0ULL, ~0ULL};
+    sys4(__NR_prlimit64, 0, 1 /* RLIMIT_FSIZE */, NULL, &limit);
+    limit.soft = limit.hard;
+    sys4(__NR_prlimit64, 0, 1, &limit, NULL);
+    if (log->max_size > limit.hard && limit.hard >= SMALLEST)
+        log->max_size = limit.hard;
+}
+
 int open_log(struct log *log)
 {
+    obey_limit(log);
     log->max_size -= LOSS_ROOM;
     return open_file(log);
 }

@@ -315,7 +315,7 @@ void abandon(void)
         sys1(__NR_exit_group, 0);
 }
 
-static void answer(struct monitor *m, int result, struct ed_child *child)
+void answer(struct monitor *m, int result, struct ed_child *child)
 {
     struct ed_reply reply = {.result = result, .pid = child->pid};
     struct {
@@ -332,8 +332,8 @@ static void answer(struct monitor *m, int result, struct ed_child *child)
     close_fd(&child->pidfd);
 }
 
-/* Length of the request and its descriptors; 0: the maker has let go. */
-static long receive(struct monitor *m, struct ed_request *request, int *fds, int *count)
+/* Length of the request and its descriptors, of which some may be `lacking`; 0: the maker has let go. */
+static long receive(struct monitor *m, struct ed_request *request, int *fds, int *count, int *lacking)
 {
     struct {
         size_t length;
@@ -344,6 +344,7 @@ static long receive(struct monitor *m, struct ed_request *request, int *fds, int
         .parts = &part, .part_count = 1, .control = &rights, .control_length = sizeof rights};
     long n = sys3(__NR_recvmsg, m->control, &header, 0x40000040 /* MSG_CMSG_CLOEXEC | MSG_DONTWAIT */);
     *count = 0;
+    *lacking = n >= 0 && header.flags & 8; /* MSG_CTRUNC: we may have no more */
     if (n >= 0 && rights.length > RIGHTS_LENGTH(0) && rights.type == RIGHTS_TYPE) {
         *count = (int)((rights.length - RIGHTS_LENGTH(0)) / sizeof(int));
         memcpy(fds, rights.fds, (size_t)*count * sizeof(int));
@@ -355,8 +356,8 @@ void take_request(struct monitor *m)
 {
     struct ed_request request = {0};
     struct ed_child child = {.pidfd = -1};
-    int fds[DESCRIPTORS], count = 0, result = -EBADMSG;
-    long n = receive(m, &request, fds, &count);
+    int fds[DESCRIPTORS], count = 0, lacking = 0, result = -EBADMSG;
+    long n = receive(m, &request, fds, &count, &lacking);
     if (n == -EAGAIN || n == -EINTR)
         return;
     if (n <= 0) {
@@ -368,7 +369,9 @@ void take_request(struct monitor *m)
         close_fd(&m->control);
         return release(m);
     }
-    if (n == sizeof request && request.kind == ED_SPAWN && count)
+    if (lacking)
+        result = -EMFILE;
+    else if (n == sizeof request && request.kind == ED_SPAWN && count)
         result = spawn(fds[0], fds + 1, count - 1, &child);
     else if (n == sizeof request && request.kind == ED_KEEP)
         result = keep(m, fds, count);

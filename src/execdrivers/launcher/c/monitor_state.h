@@ -6,6 +6,7 @@
 
 #include "monitor.h"
 #include "plan.h"
+#include "spawn.h"
 #include "sys.h"
 
 void *memset(void *to, int byte, size_t n);
@@ -31,6 +32,7 @@ struct log {
 struct client {
     int fd;
     int waits;        /* with input, for which there is no room yet */
+    int ends;         /* it has asked for the end of the input, and more of it would come after that */
     int deaf;         /* it reads no more */
     uint64_t skipped; /* bytes of output, which it is to be told of */
 };
@@ -74,6 +76,7 @@ int move_output(struct monitor *m, int which);
 /* monitor_requests.c */
 void take_request(struct monitor *m);
 int start_aftermath(struct monitor *m);
+void answer(struct monitor *m, int result, struct ed_child *child);
 int watch_prefix(struct monitor *m, uint32_t which, char *to, size_t size);
 __attribute__((noreturn)) void abandon(void);
 /* monitor_log.c */
@@ -96,6 +99,7 @@ int64_t count_oom_kills(int fd);
 void end_watches(struct monitor *m);
 /* monitor_end.c */
 void reap_children(struct monitor *m);
+int hear_channels(struct monitor *m);
 int prepare_exit(struct monitor *m);
 __attribute__((noreturn)) void conclude(struct monitor *m);
 

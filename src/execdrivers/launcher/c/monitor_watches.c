@@ -11,6 +11,7 @@
 enum {
     PREFIX = 512,        /* bytes of a line's beginning, at the most */
     LINE = PREFIX + 128,
+    BEFORE = 32,         /* bytes before a line: a header, or a newline */
     SECOND = 1000,       /* ms: lines that are not counted come no more often */
     LONGEST_PAUSE = 256, /* ms */
     TRIES = 100,         /* for the journal's lock, a millisecond each */
@@ -54,13 +55,13 @@ static int is_journal(struct monitor *m, int fd, struct stat *own)
 }
 
 /* Locked, as its other writers do; but one that holds the lock for long is not waited for. */
-static int open_journal(struct monitor *m, struct stat *st)
+static int open_journal(struct monitor *m, struct stat *st, int *locked)
 {
     for (int tries = 0; tries < TRIES;) {
-        scoped_fd fd = (int)sys4(__NR_openat, m->events, "journal", O_WRONLY | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0);
+        scoped_fd fd = (int)sys4(__NR_openat, m->events, "journal", O_RDWR | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0);
         if (fd < 0)
             return fd;
-        while (sys2(__NR_flock, fd, LOCK | DONTWAIT) < 0 && ++tries < TRIES) {
+        while (!(*locked = sys2(__NR_flock, fd, LOCK | DONTWAIT) >= 0) && ++tries < TRIES) {
             struct __kernel_timespec nap = {.tv_nsec = 1000000};
             sys2(__NR_nanosleep, &nap, NULL);
         }
@@ -74,21 +75,40 @@ static int open_journal(struct monitor *m, struct stat *st)
     return -EBUSY;
 }
 
+/* What is to come before a line: a file's header, or the end of what somebody could write only half of. Its length. */
+static size_t put_beginning(char *to, int fd, const struct stat *st)
+{
+    char last = 0;
+    if (!st->st_size)
+        return (size_t)(put_text(to, "{\"journal\":1,\"before\":0}\n") - to);
+    if (sys4(__NR_pread64, fd, &last, 1, st->st_size - 1) == 1 && last == '\n')
+        return 0;
+    *to = '\n';
+    return 1;
+}
+
+/* As journal.py does: all of it, or nothing. */
 static void write_line(struct monitor *m, uint32_t which, int64_t count)
 {
-    char line[LINE];
+    char line[BEFORE + LINE];
     struct stat st;
     struct __kernel_timespec now;
-    int prefix = watch_prefix(m, which, line, PREFIX);
-    scoped_fd fd = prefix < 0 ? prefix : open_journal(m, &st);
+    int locked = 0;
+    scoped_fd fd = open_journal(m, &st, &locked);
     if (fd < 0 || st.st_size > LARGEST)
         return;
+    size_t before = put_beginning(line, fd, &st);
+    int prefix = watch_prefix(m, which, line + before, PREFIX);
+    if (prefix < 0)
+        return;
     sys2(__NR_clock_gettime, CLOCK_REALTIME, &now);
-    char *at = put_seconds(line + prefix, now.tv_sec, now.tv_nsec);
+    char *at = put_seconds(line + before + prefix, now.tv_sec, now.tv_nsec);
     if (count >= 0)
         at = put_number(put_text(at, ",\"oom_kills\":"), (uint64_t)count);
     at = put_text(at, "}\n");
-    sys3(__NR_write, fd, line, (size_t)(at - line));
+    long size = at - line, written = sys3(__NR_write, fd, line, size);
+    if (written > 0 && written < size && locked)
+        sys2(__NR_ftruncate, fd, st.st_size);
 }
 
 static void end_watch(struct watch *watch)
@@ -114,11 +134,11 @@ static int look(struct monitor *m, uint32_t which)
     return 1;
 }
 
-/* Version 1 tells before it kills: so look again, after longer and longer pauses. */
+/* Version 1, with its eventfd, tells before it kills: so look again, after longer and longer pauses. */
 static void look_and_again(struct monitor *m, uint32_t which)
 {
     struct watch *watch = &m->watches[which];
-    if (look(m, which) || watch->pause > LONGEST_PAUSE)
+    if (look(m, which) || !(watch->events & POLLIN) || watch->pause > LONGEST_PAUSE)
         watch->look_again = 0;
     else {
         watch->look_again = milliseconds() + watch->pause;

@@ -50,6 +50,8 @@ int ed_reply(int control, struct ed_reply *reply, int *fd)
     for (struct cmsghdr *c = n < 0 ? NULL : CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c))
         if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
             memcpy(fd, CMSG_DATA(c), sizeof *fd);
+    if (n == sizeof *reply && reply->result >= 0 && header.msg_flags & MSG_CTRUNC)
+        return -EMFILE; /* there was none left for what came along */
     if (n == sizeof *reply)
         return reply->result;
     return n < 0 ? -errno : -ECONNRESET;
