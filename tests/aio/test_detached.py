@@ -52,6 +52,33 @@ async def _collect(entries):
     return [entry.data async for entry in entries]
 
 
+def test_much_input_leaves_others_their_turn():
+    class Taker:
+        """Takes all at once."""
+
+        def fileno(self):
+            return 0
+
+        def send(self, data):
+            return min(len(data), 32768)
+
+    async def main():
+        turns = 0
+
+        async def count():
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.ensure_future(count())
+        await aio.Attachment(Taker()).write(bytes(1 << 20))
+        counting.cancel()
+        assert turns >= 32
+
+    asyncio.run(main())
+
+
 def test_a_follower_that_is_cancelled_loses_nothing(within, sh):
     async def main(engine):
         spec = sh("i=0; while [ $i -lt 50 ]; do echo $i; i=$((i+1)); sleep 0.005; done")

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from execdrivers.cli.detachkeys import KeyFilter, parse_keys
 from execdrivers.cli.parsing import UsageError
 
 from .conftest import Cli, catches, until
-from .test_tty import screen
+from .test_tty import Screen, screen
 
 
 @pytest.fixture
@@ -88,6 +89,37 @@ def test_two_at_once(cli: Cli, shell: str) -> None:
         two.until("42")
         two.type("exit 3\n")
         assert (one.process.wait(20), two.process.wait(20)) == (3, 3)
+
+
+def test_a_size_waits_for_room_and_holds_up_nothing(cli: Cli, native: str, rootfs: Path) -> None:
+    """While the program does not read what was typed."""
+    reading = "cat <&3 >/dev/null & until stty size | grep 44; do sleep 0.05; done"
+    script = f"exec 3<&0; trap '{reading}' USR1; stty raw -echo; echo up; while :; do sleep 0.05; done"
+    cli("run", "--driver", native, "--rootfs", rootfs, "-dit", "--name", "deaf", "sh", "-c", script)
+    until(lambda: "up" in cli("logs", "deaf").stdout)
+
+    def fill(it: Screen) -> None:
+        until(lambda: it.raw)
+        os.set_blocking(it.master, False)
+        for _ in range(20):
+            with suppress(BlockingIOError):
+                while True:
+                    os.write(it.master, bytes(4096))
+            time.sleep(0.02)
+        os.set_blocking(it.master, True)
+
+    with screen(cli, "attach", "deaf") as it:
+        fill(it)
+        it.resize(10, 40)
+        time.sleep(0.1)
+        it.process.send_signal(signal.SIGHUP)
+        assert it.process.wait(20) == 128 + signal.SIGHUP
+    with screen(cli, "attach", "deaf") as it:
+        fill(it)
+        it.resize(11, 44)
+        time.sleep(0.1)
+        cli("kill", "-s", "USR1", "deaf")
+        it.until("11 44")
 
 
 @pytest.fixture

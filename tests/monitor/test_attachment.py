@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import signal
 import socket
 import stat
 import threading
@@ -38,6 +39,12 @@ def read_all(attachment: Attachment) -> dict[str, bytes]:
     for stream, part in attachment:
         got[stream] += part
     return got
+
+
+def fill(attachment: Attachment) -> None:
+    """Give input until no more is taken."""
+    while attachment.send(bytes(32768)):
+        pass
 
 
 def test_output_and_exit(monitored: Any) -> None:
@@ -105,10 +112,77 @@ def test_a_resize_passes_input_that_waits(monitored: Any) -> None:
     with attach(monitored) as typist, attach(monitored) as resizer:
         monitored.let_on()
         read_until(resizer, b"up\n")
-        while typist.send(bytes(32768)):  # until nobody takes any more
-            pass
-        resizer.resize(33, 101)
+        fill(typist)
+        assert not typist.resize(34, 102)
+        assert resizer.resize(33, 101)
         assert monitored.ended().status == 0
+
+
+def test_the_last_comes_though_input_was_left_unread(monitored: Any) -> None:
+    end = monitored.directory.parent / "end"
+    script = f"stty raw -echo; await; echo up; while ! [ -e {end} ]; do sleep 0.02; done; echo bye; exit 3"
+    monitored.run(script, tty=True)
+    with attach(monitored) as reader, attach(monitored) as typist:
+        monitored.let_on()
+        for attachment in (reader, typist):
+            read_until(attachment, b"up\n")
+            fill(attachment)
+        end.touch()
+        monitored.ended()
+        with pytest.raises(BrokenPipeError):
+            typist.send(b"more")
+        for attachment in (reader, typist):
+            assert read_all(attachment)["stdout"] == b"bye\n"
+            assert attachment.exit is not None and attachment.exit.code == 3
+
+
+@pytest.mark.parametrize("name", ["write", "close_stdin"])
+def test_letting_go_ends_the_wait_of_a_thread(monitored: Any, name: str) -> None:
+    monitored.run("exec sleep 60", stdin=True)
+    attachment = attach(monitored)
+    fill(attachment)
+    raised: list[BaseException] = []
+
+    def give() -> None:
+        try:
+            attachment.write(b"more") if name == "write" else attachment.close_stdin()
+        except BrokenPipeError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=give, daemon=True)
+    thread.start()
+    time.sleep(0.1)
+    attachment.detach()
+    thread.join(10)
+    assert len(raised) == 1
+
+
+def test_a_fork_that_lets_go_does_not_do_so_for_us(monitored: Any) -> None:
+    monitored.run("cat", stdin=True)
+    with attach(monitored) as attachment:
+        if not (child := os.fork()):
+            attachment.detach()
+            os._exit(0)
+        os.waitpid(child, 0)
+        attachment.write(b"word\n")
+        assert read_until(attachment, b"\n") == b"word\n"
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_input_after_its_end_comes_after_it(monitored: Any, tty: bool) -> None:
+    """Though the monitor comes to hear of both at once; what others give at that time may come before."""
+    monitored.run(f"{'stty -echo; ' * tty}await; cat; echo over; cat", stdin=not tty, tty=tty)
+    with attach(monitored) as attachment:
+        monitored.let_on()
+        time.sleep(0.1)
+        pidfd.send_signal(monitored.monitor.pidfd, signal.SIGSTOP)
+        attachment.write(b"one\n")
+        attachment.close_stdin()
+        attachment.write(b"two\n")
+        attachment.close_stdin()
+        pidfd.send_signal(monitored.monitor.pidfd, signal.SIGCONT)
+        got = read_all(attachment)["stdout"].replace(b"\r", b"")
+    assert got == (b"one\nover\ntwo\n" if tty else b"one\nover\n")
 
 
 def test_a_command_that_closes_its_input(monitored: Any) -> None:

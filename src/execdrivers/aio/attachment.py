@@ -62,8 +62,9 @@ class Attachment:
         while rest:
             if self._attachment.fileno() < 0:
                 raise BrokenPipeError("it was let go of")
-            if count := self._attachment.send(bytes(rest)):
+            if count := self._attachment.send(rest):
                 rest = rest[count:]
+                await asyncio.sleep(0)  # others have their turn
             else:
                 await self._writable.wait(self._attachment.fileno())
 
@@ -71,9 +72,10 @@ class Attachment:
         """End the container's input, for all who are attached; into a terminal control-D is typed."""
         await in_thread(self._attachment.close_stdin)
 
-    async def resize(self, rows: int, columns: int) -> None:
-        """Set the size of its terminal, in characters; nothing where it has none."""
-        await in_thread(lambda: self._attachment.resize(rows, columns))
+    async def resize(self, rows: int, columns: int) -> bool:
+        """Set the size of its terminal, in characters; nothing where it has none. Does not wait: False, nothing was
+        done, for input that this one has written is not taken yet."""
+        return self._attachment.resize(rows, columns)
 
     def detach(self) -> None:
         """Let go; the container goes on. May be called twice."""

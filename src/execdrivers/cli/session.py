@@ -33,7 +33,6 @@ class Session:
         """``proxied``: signals are for the container, unless it has a terminal, where keys are its signals."""
         self._container = container
         self._attachment = attachment
-        self._screen = _Screen(attachment)
         self._keys = KeyFilter(keys if attachment.tty else b"")
         self._reading = with_input
         self._rest = b""
@@ -46,6 +45,7 @@ class Session:
         """Whether the container has ended; else it lives on."""
         tty = self._attachment.tty
         self._woken, self._wake = os.pipe()
+        self._screen = _Screen(self._attachment, self._wake)
         forwarder = Forwarder()
         try:
             with forwarder.caught(window=tty):
@@ -82,10 +82,14 @@ class Session:
         attachment = self._attachment
         poll = select.poll()
         poll.register(self._woken, select.POLLIN)
-        poll.register(attachment.fileno(), select.POLLIN | (select.POLLOUT if self._rest else 0))
+        poll.register(attachment.fileno(), select.POLLIN | (select.POLLOUT if self._rest or self._screen.waits else 0))
         if self._reading and not self._rest:
             poll.register(0, select.POLLIN)
-        if 0 in dict(poll.poll()):
+        ready = dict(poll.poll())
+        if self._woken in ready:
+            os.read(self._woken, 64)
+        self._screen.tell()
+        if 0 in ready:
             self._read()
         if self._rest:
             try:
@@ -113,25 +117,46 @@ class Session:
         size = window_size(0) or window_size(1)
         if size is not None:
             rows, columns = size
-            self._screen.resize(rows + 1, columns + 1)
-            self._screen.resize(rows, columns)
+            for size in ((rows + 1, columns + 1), (rows, columns)):
+                self._screen.resize(*size)
+                self._screen.tell()
 
 
 class _Screen:
-    """The container's terminal, as far as its size goes. Also called in the handler of a signal, so it never raises."""
+    """The container's terminal, as far as its size goes.
 
-    def __init__(self, attachment: Attachment) -> None:
+    Whoever sets that only notes it, for he may be in another thread or in the handler of a signal: the session tells
+    it, once there is room for it among the input.
+    """
+
+    def __init__(self, attachment: Attachment, wake: int) -> None:
         self._attachment = attachment
+        self._wake = wake
+        self._wanted: tuple[int, int] | None = None
+        self._told: tuple[int, int] | None = None
 
     @property
     def closed(self) -> bool:
         return self._attachment.ended
 
     def resize(self, rows: int, columns: int) -> None:
-        try:
-            self._attachment.resize(rows, columns)
-        except OSError:
-            pass  # it has ended
+        self._wanted = rows, columns
+        os.write(self._wake, b"\0")
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is still to be told."""
+        return self._wanted != self._told
+
+    def tell(self) -> None:
+        """As far as it can be told now."""
+        size = self._wanted
+        if size is not None and size != self._told:
+            try:
+                if self._attachment.resize(*size):
+                    self._told = size
+            except OSError:
+                self._told = size  # it has ended
 
 
 def _write(fd: int, data: bytes) -> None:

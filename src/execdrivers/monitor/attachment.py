@@ -7,6 +7,7 @@ import os
 import select
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
@@ -48,6 +49,7 @@ class Attachment:
         #: Whether all has been read, or `detach` was called.
         self.ended = False
         self._status: int | None = None
+        self._maker = os.getpid()
         self._name = os.path.basename(directory)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -80,6 +82,8 @@ class Attachment:
                 packet = self._socket.recv(1 + _PACKET)
             except BlockingIOError:
                 return None
+            except ConnectionResetError:
+                continue  # input was left unread, which is told once; what the monitor sent comes after it
             except OSError:
                 packet = b""
             if stream := _STREAMS.get(packet[:1]):
@@ -92,35 +96,41 @@ class Attachment:
                 self.ended = True
         return None
 
-    def send(self, data: bytes) -> int:
-        """Give input, as much as is taken without waiting: so many bytes. Raises BrokenPipeError after the end."""
-        try:
-            part = data[:_PACKET]
-            self._socket.send(b"i" + part)
-        except BlockingIOError:
-            return 0
-        return len(part)
+    def send(self, data: bytes | memoryview) -> int:
+        """Give input, as much as is taken without waiting: so many bytes, 32 KiB at the most. Raises BrokenPipeError
+        after the end."""
+        part = data[:_PACKET]
+        return len(part) if self._send(b"i" + part) else 0
 
     def write(self, data: bytes) -> None:
         """Give input; waits until all is taken. Raises BrokenPipeError after the end."""
         rest = memoryview(data)
         while rest:
-            if count := self.send(bytes(rest[:_PACKET])):
+            if count := self.send(rest):
                 rest = rest[count:]
             else:
                 self._wait(select.POLLOUT)
 
     def close_stdin(self) -> None:
-        """End the container's input, for all who are attached; into a terminal ^D is typed."""
-        self._send_whole(b"e")
+        """End the container's input, for all who are attached; into a terminal ^D is typed. Waits until what was
+        written before is taken. Raises BrokenPipeError after the end."""
+        while not self._send(b"e"):
+            self._wait(select.POLLOUT)
 
-    def resize(self, rows: int, columns: int) -> None:
-        """Set the size of its terminal, in characters; nothing where it has none."""
-        self._send_whole(struct.pack("<cHH", b"r", rows, columns))
+    def resize(self, rows: int, columns: int) -> bool:
+        """Set the size of its terminal, in characters; nothing where it has none. Does not wait: False, nothing was
+        done, for input that this one has written is not taken yet. Raises BrokenPipeError after the end."""
+        return self._send(struct.pack("<cHH", b"r", rows, columns))
 
     def detach(self) -> None:
-        """Let go; the container goes on. May be called twice."""
+        """Let go; the container goes on. Threads that wait in other methods return, or raise BrokenPipeError. May be
+        called twice."""
         self.ended = True
+        import socket
+
+        if self._maker == os.getpid():  # else it is another program's connection
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     close = detach
@@ -168,15 +178,21 @@ class Attachment:
         self.tty, self.stdin = bool(hello[1]), bool(hello[2])
         self._socket.setblocking(False)
 
-    def _send_whole(self, packet: bytes) -> None:
-        while True:
-            try:
-                self._socket.send(packet)
-                return
-            except BlockingIOError:
-                self._wait(select.POLLOUT)
+    def _send(self, packet: bytes) -> bool:
+        """Whether there was room for it."""
+        try:
+            self._socket.send(packet)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in (errno.ECONNRESET, errno.EBADF):  # it has ended, or was let go of
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
+            raise
+        return True
 
     def _wait(self, mask: int) -> None:
-        poll = select.poll()
-        poll.register(self._socket.fileno(), mask)
-        poll.poll()
+        fd = self._socket.fileno()
+        if fd >= 0:
+            poll = select.poll()
+            poll.register(fd, mask)
+            poll.poll()

@@ -122,6 +122,9 @@ short client_events(const struct client *client)
 static void end_input(struct monitor *m)
 {
     m->input_ends = 0;
+    for (int i = 0; i < CLIENTS; i++)
+        if (m->clients[i].ends)
+            m->clients[i].ends = m->clients[i].waits = 0; /* what it has sent since is heard next */
     if (m->terminal < 0)
         return close_fd(&m->input);
     if (m->input < 0)
@@ -164,7 +167,7 @@ static void resize(struct monitor *m, const unsigned char *data, size_t size)
     sys3(__NR_ioctl, m->terminal, TIOCSWINSZ, &window);
 }
 
-static void take_packet(struct monitor *m, const unsigned char *packet, size_t size)
+static void take_packet(struct monitor *m, struct client *client, const unsigned char *packet, size_t size)
 {
     switch (packet[0]) {
     case ED_INPUT:
@@ -175,7 +178,7 @@ static void take_packet(struct monitor *m, const unsigned char *packet, size_t s
         memcpy(m->pending, packet + 1, size - 1);
         return write_input(m);
     case ED_INPUT_END:
-        m->input_ends = 1;
+        m->input_ends = client->ends = 1;
         return;
     case ED_RESIZE:
         return resize(m, packet + 1, size - 1);
@@ -187,7 +190,7 @@ static int hear_packet(struct monitor *m, struct client *client)
 {
     unsigned char type;
     long n = SYS6(__NR_recvfrom, client->fd, &type, 1, 2 /* MSG_PEEK */ | DONTWAIT, NULL, NULL);
-    if (n == 1 && m->pending_size && (type == ED_INPUT || type == ED_INPUT_END)) {
+    if (n == 1 && (m->pending_size || client->ends) && (type == ED_INPUT || type == ED_INPUT_END)) {
         client->waits = 1;
         return 0;
     }
@@ -201,7 +204,7 @@ static int hear_packet(struct monitor *m, struct client *client)
         drop(client);
         return 0;
     }
-    take_packet(m, m->packet, (size_t)n);
+    take_packet(m, client, m->packet, (size_t)n);
     return 1;
 }
 
@@ -221,7 +224,7 @@ void hear_waiting(struct monitor *m)
 {
     for (int i = 0; i < CLIENTS && !m->pending_size; i++) {
         struct client *client = &m->clients[m->turn++ % CLIENTS];
-        if (client->waits) {
+        if (client->waits && !client->ends) {
             client->waits = 0;
             hear_client(m, client, POLLIN);
             i = -1;
