@@ -10,6 +10,8 @@ import socket
 import stat
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,14 @@ def read_all(attachment: Attachment) -> dict[str, bytes]:
     for stream, part in attachment:
         got[stream] += part
     return got
+
+
+@contextmanager
+def stopped(monitored: Any) -> Iterator[None]:
+    """While entered, the monitor does nothing."""
+    pidfd.send_signal(monitored.monitor.pidfd, signal.SIGSTOP)
+    yield
+    pidfd.send_signal(monitored.monitor.pidfd, signal.SIGCONT)
 
 
 def fill(attachment: Attachment) -> None:
@@ -112,9 +122,10 @@ def test_a_resize_passes_input_that_waits(monitored: Any) -> None:
     with attach(monitored) as typist, attach(monitored) as resizer:
         monitored.let_on()
         read_until(resizer, b"up\n")
-        fill(typist)
-        assert not typist.resize(34, 102)
-        assert resizer.resize(33, 101)
+        with stopped(monitored):
+            fill(typist)
+            assert not typist.resize(34, 102)
+            assert resizer.resize(33, 101)
         assert monitored.ended().status == 0
 
 
@@ -140,7 +151,6 @@ def test_the_last_comes_though_input_was_left_unread(monitored: Any) -> None:
 def test_letting_go_ends_the_wait_of_a_thread(monitored: Any, name: str) -> None:
     monitored.run("exec sleep 60", stdin=True)
     attachment = attach(monitored)
-    fill(attachment)
     raised: list[BaseException] = []
 
     def give() -> None:
@@ -149,11 +159,13 @@ def test_letting_go_ends_the_wait_of_a_thread(monitored: Any, name: str) -> None
         except BrokenPipeError as error:
             raised.append(error)
 
-    thread = threading.Thread(target=give, daemon=True)
-    thread.start()
-    time.sleep(0.1)
-    attachment.detach()
-    thread.join(10)
+    with stopped(monitored):
+        fill(attachment)
+        thread = threading.Thread(target=give, daemon=True)
+        thread.start()
+        time.sleep(0.1)
+        attachment.detach()
+        thread.join(10)
     assert len(raised) == 1
 
 
@@ -175,12 +187,11 @@ def test_input_after_its_end_comes_after_it(monitored: Any, tty: bool) -> None:
     with attach(monitored) as attachment:
         monitored.let_on()
         time.sleep(0.1)
-        pidfd.send_signal(monitored.monitor.pidfd, signal.SIGSTOP)
-        attachment.write(b"one\n")
-        attachment.close_stdin()
-        attachment.write(b"two\n")
-        attachment.close_stdin()
-        pidfd.send_signal(monitored.monitor.pidfd, signal.SIGCONT)
+        with stopped(monitored):
+            attachment.write(b"one\n")
+            attachment.close_stdin()
+            attachment.write(b"two\n")
+            attachment.close_stdin()
         got = read_all(attachment)["stdout"].replace(b"\r", b"")
     assert got == (b"one\nover\ntwo\n" if tty else b"one\nover\n")
 
