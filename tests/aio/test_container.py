@@ -197,6 +197,10 @@ def test_the_loop_waits_for_no_lock(within, sh, root):
                     assert (seen.state, seen.pid, seen.exit) == ("running", c.pid, None)
             with _locked(seen) as let_go:
                 asyncio.get_running_loop().call_later(0.05, let_go.set)
+                with pytest.raises(ContainerTimeout):
+                    await seen.wait(0.1)
+            with _locked(seen) as let_go:
+                asyncio.get_running_loop().call_later(0.05, let_go.set)
                 await other.close()
         with _locked(c) as let_go:
             asyncio.get_running_loop().call_later(0.05, let_go.set)
@@ -301,7 +305,7 @@ def test_pause_update_pids_and_stats(within, sh):
 
 def test_a_sample_at_its_end_is_the_last(within, sh):
     async def main(engine):
-        for _ in range(20):
+        for _ in range(8):
             async with await engine.create(sh("sleep 0.01"), stdin=DEVNULL, accounting=True) as c:
                 await c.start()
                 while c.exit is None:

@@ -123,6 +123,18 @@ def test_stop_kill_and_delete(within, sh):
     within(main)
 
 
+def test_only_its_maker_ends_it_before_its_start(within, sh, root):
+    async def main(engine):
+        async with await engine.create(sh("exit 3"), name="d", stdin=DEVNULL, detach=True) as c:
+            async with aio.Engine(root) as other, await other.get("d"):
+                pass
+            await c.start()
+            assert (await c.wait()).code == 3
+        await c.delete()
+
+    within(main)
+
+
 def test_the_end_is_seen_when_its_monitor_was_killed(within, sh):
     async def main(engine):
         async with await engine.create(sh("sleep 60"), stdin=DEVNULL, detach=True) as c:

@@ -282,7 +282,7 @@ class Container(Process):
     ) -> None:
         if kind is GeneratorExit:
             return  # the loop is gone; what is dropped cleans up by itself
-        if not self.detached or self.started_at is None:
+        if not self.detached or not self._outlives:
             await self.delete(force=True)
 
     def __repr__(self) -> str:

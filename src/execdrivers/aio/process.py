@@ -182,8 +182,12 @@ class Process:
     async def _begin(self) -> Drive:
         """Have the loop wait for it, if that is not so yet. Raises `InvalidState` where it is not started."""
         if self._drive is None:
-            self._process._require_start()
-            found = await in_thread(lambda: watched(self._process))
+
+            def find() -> tuple[int, Watch | None]:
+                self._process._require_start()
+                return watched(self._process)
+
+            found = await in_thread(find)
             if self._drive is None:
                 self._start_drive(*found)
         assert self._drive is not None
