@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import resource
+from pathlib import Path
 
 import pytest
 
@@ -92,13 +94,14 @@ def test_stream_gives_both_as_they_come(held):
 
 def test_stream_has_a_timeout(held):
     async def main(c):
+        assert await c.stdout.readline() == b"ready\n"
         stream = c.stream(timeout=0.3)
         assert await stream.__anext__() == ("stdout", b"on\n")
         with pytest.raises(ContainerTimeout):
             await stream.__anext__()
         assert c.state == "running"
 
-    held("echo on; sleep 60", main)
+    held("echo ready; echo on; sleep 60", main)
 
 
 def test_communicate(held):
@@ -112,13 +115,15 @@ def test_communicate(held):
 
 def test_communicate_loses_nothing_by_a_timeout_or_cancellation(held):
     async def main(c):
+        assert await c.stdout.readline() == b"ready\n"
         with pytest.raises(ContainerTimeout):
             await c.communicate(timeout=0.1)
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(c.communicate(), 0.1)
+        await c.signal("USR1")
         assert (await c.communicate(output_limit=3))[0] == b"a\nb\n"
 
-    held("echo a; sleep 0.5; echo b", main)
+    held("trap 'go=1' USR1; echo ready; echo a; while [ -z $go ]; do sleep 0.02; done; echo b", main)
 
 
 def test_communicate_keeps_what_the_limit_allows(held):
@@ -142,27 +147,28 @@ def test_what_nobody_reads_stays_in_the_container(held):
 
     async def main(c):
         assert await c.stdout.readline() == b"y\n"
-        await asyncio.sleep(0.2)
-        written = _written(c.pid)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        await asyncio.sleep(0.5)
-        assert _written(c.pid) == written < 3 << 20
+        written = await _written_in_all(c.pid)
+        assert written < 3 << 20
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 << 10
         stream = c.stream()
         await stream.__anext__()  # what readline had taken of the pipe beside its line
         await stream.__anext__()
-        await asyncio.sleep(0.3)
-        after = _written(c.pid)
-        assert written < after < written + (4 << 20)
-        await asyncio.sleep(0.3)
-        assert _written(c.pid) == after
+        assert written < await _written_in_all(c.pid) < written + (4 << 20)
 
     held("yes", main)
 
 
-def _written(pid: int) -> int:
-    with open(f"/proc/{pid}/io") as file:
-        return int(next(line.split()[1] for line in file if line.startswith("wchar")))
+async def _written_in_all(pid: int) -> int:
+    """What it has written when it stands still."""
+    last = -1
+    while True:
+        sleeps = Path(f"/proc/{pid}/stat").read_text().split()[2] == "S"
+        written = int(re.search(r"wchar: (\d+)", Path(f"/proc/{pid}/io").read_text())[1])
+        if sleeps and written == last:
+            return written
+        last = written
+        await asyncio.sleep(0.1)
 
 
 def test_what_is_not_read_by_the_end_can_be_read_after_it(held):
@@ -244,14 +250,15 @@ async def _write(c, data):
 
 def test_writing_waits_for_the_container(held):
     async def main(c):
+        assert await c.stdout.readline() == b"ready\n"
         writing = asyncio.ensure_future(_write(c, bytes(4_000_000)))
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.1)
         assert not writing.done()
         await c.signal("USR1")
         await writing
         await c.stdin.aclose()
         assert c.stdin.closed
-        assert await c.stdout.read() == b"ready\n4000000\n"
+        assert await c.stdout.read() == b"4000000\n"
 
     held("trap 'go=1' USR1; echo ready; while [ -z $go ]; do sleep 0.02; done; wc -c", main, stdin=PIPE)
 
