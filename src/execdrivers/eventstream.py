@@ -118,7 +118,7 @@ class EventStream:
         return events
 
     def _listen(self) -> None:
-        """Unless it does so already."""
+        """Begin to, unless it does so already."""
         assert self._inotify is not None
         while self._mark is None or not self._mark.stands:
             if self._mark is not None:

@@ -109,8 +109,7 @@ class Entry:
     def __enter__(self) -> Entry:
         """Lock it against other programs, until the outermost ``with`` is left; waits."""
         try:
-            if self._lock < 0:
-                self.lock()
+            self.lock()
             self._depth += 1
         except BaseException:  # an interrupt may come once it is locked
             if not self._depth:
@@ -124,7 +123,7 @@ class Entry:
             self._unlock()
 
     def lock(self) -> None:
-        """Lock it until the next ``with`` is left; waits."""
+        """Lock it, unless it is, until the next ``with`` is left; waits."""
         self._flock(fcntl.LOCK_EX)
 
     def lock_now(self) -> bool:
@@ -136,6 +135,8 @@ class Entry:
         return True
 
     def _flock(self, operation: int) -> None:
+        if self._lock >= 0:
+            return
         self._lock = self._open_lock()
         try:
             fcntl.flock(self._lock, operation)

@@ -364,6 +364,19 @@ def test_a_lock_is_not_that_of_who_inherits_the_entry(store, entry):
     assert locked
 
 
+def test_a_lock_is_had_once(store):
+    """Asked for by who has it, as where a container that was reserved cannot be made, it is had already."""
+    entry = store.reserve("a")
+    with contextlib.closing(store.open("a")) as another:
+        assert entry.lock_now()
+        with entry:
+            assert entry.lock_now()
+            entry.lock()
+            assert not another.lock_now()
+        assert another.lock_now()
+    entry.close()
+
+
 def test_a_lock_where_descriptors_are_used_up(store, entry):
     """That what there is can be freed then."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
