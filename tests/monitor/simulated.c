@@ -178,6 +178,7 @@ static long receive(struct message_header *header)
     } *rights = header->control;
     size_t size = kernel.request_size < header->parts->length ? kernel.request_size : header->parts->length;
     memcpy(header->parts->base, kernel.request, size);
+    header->flags = chance(20) ? 0 : 8; /* MSG_CTRUNC */
     if (kernel.request_fds) {
         rights->length = RIGHTS_LENGTH((size_t)kernel.request_fds);
         rights->level = SOCKET_LEVEL;

@@ -47,8 +47,10 @@ def read_all(attachment: Attachment) -> dict[str, bytes]:
 def stopped(monitored: Any) -> Iterator[None]:
     """While entered, the monitor does nothing."""
     pidfd.send_signal(monitored.monitor.pidfd, signal.SIGSTOP)
-    yield
-    pidfd.send_signal(monitored.monitor.pidfd, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        pidfd.send_signal(monitored.monitor.pidfd, signal.SIGCONT)
 
 
 def fill(attachment: Attachment) -> None:
