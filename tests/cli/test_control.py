@@ -25,6 +25,8 @@ def test_stop_asks_and_then_kills(cli: Cli, run: tuple[object, ...]) -> None:
         for process in (a, b, c, d):
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
+        for name in "abcd":
+            cli.running(name)
         assert cli("stop", "a").stdout == "a\n"
         assert a.wait(20) == 3
         assert cli("stop", "-s", "USR1", "b", "c").stdout == "b\nc\n"
@@ -45,6 +47,8 @@ def test_several_are_stopped_at_once(cli: Cli, native: str, rootfs: Path) -> Non
         for process in (a, b):
             assert process.stdout is not None
             process.stdout.readline()
+        cli.running("a")
+        cli.running("b")
         began = time.monotonic()
         assert cli("stop", "-t", "3", "a", "b").stdout == "a\nb\n"
         assert 3 <= time.monotonic() - began < 6
@@ -55,6 +59,7 @@ def test_a_paused_container_is_stopped_too(cli: Cli, contained: tuple[object, ..
     with cli.start(*contained, "--name", "x", *POLITE) as process:
         assert process.stdout is not None
         process.stdout.readline()
+        cli.running("x")
         cli("pause", "x")
         assert cli("stop", "x").returncode == 0
         assert process.wait(20) == 3

@@ -149,6 +149,7 @@ def test_a_live_table_that_is_longer_than_the_screen(cli: Cli, native: str, root
 
 
 def test_top(cli: Cli, web: str) -> None:
+    until(lambda: int(cli("top", web).stdout.splitlines()[1].split()[3]) > 0)
     columns, *rows = cli("top", web).stdout.splitlines()
     assert columns.split() == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
     assert len(rows) == 2
