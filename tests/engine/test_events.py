@@ -240,7 +240,7 @@ def test_since_and_on(journal):
     assert stream.ended
 
 
-@pytest.mark.parametrize("until", [time.time() + 1e8, float("inf")])
+@pytest.mark.parametrize("until", [time.time() + 1e8, float("inf")], ids=["years", "for ever"])
 def test_a_time_that_is_too_far_ahead_for_poll(journal, until):
     with EventStream(journal, until=until) as stream:
         threading.Timer(0.1, stream.close).start()

@@ -307,7 +307,7 @@ def test_following_ends_when_the_directory_is_removed(monitored: Any) -> None:
     assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("until", [time.time() + 1e8, float("inf")])
+@pytest.mark.parametrize("until", [time.time() + 1e8, float("inf")], ids=["years", "for ever"])
 def test_a_time_that_is_too_far_ahead_for_poll(monitored: Any, until: float) -> None:
     monitored.run("echo a; sleep 60")
     with LogReader(monitored.directory, follow=True, until=until) as reader:

@@ -432,6 +432,21 @@ def test_no_descriptor_is_left_for_what_comes_along(monitored: Any, whose: str) 
         resource.prlimit(who, resource.RLIMIT_NOFILE, limits)
 
 
+def test_one_that_cannot_wait_ends_with_its_maker(no_leaks: None) -> None:
+    """poll(2) takes as many descriptors as one may open."""
+    import resource
+
+    monitor = Monitor.start()
+    resource.prlimit(monitor.pid, resource.RLIMIT_NOFILE, (0, 0))
+    for number in (signal.SIGSTOP, signal.SIGCONT):  # has the kernel begin the call anew
+        os.kill(monitor.pid, number)
+        time.sleep(0.05)
+    fd = os.dup(monitor.pidfd)
+    monitor.close()
+    assert pidfd.wait(fd, 10)
+    os.close(fd)
+
+
 ORDINARY = """
 import os, tempfile
 from execdrivers import pidfd

@@ -123,9 +123,11 @@ __attribute__((noreturn)) static void run(struct monitor *m)
         int result = poll_present(polled, timeout);
         if (result >= 0)
             serve(m, polled);
-        else if (result != -EINTR) { /* out of memory: not again at once */
+        else if (result != -EINTR) { /* out of memory, or a limit of next to nothing: not again at once */
             struct __kernel_timespec nap = {.tv_nsec = 10000000};
             sys2(__NR_nanosleep, &nap, NULL);
+            if (m->control >= 0)
+                take_request(m); /* which may be that its maker has died */
         }
     }
     conclude(m);
