@@ -147,6 +147,8 @@ class Recovered(Container):
                 self._release_handle()  # of a time before its first process was made
             if self._handle is None:
                 self._settle()
+                if self._exit is not None and self._record.handle is None:
+                    raise InvalidState(f"container {self.id!r} has ended", remedy="see its exit: wait()")
                 driver = self._registry.get(self.driver)
                 with self._sensible():
                     self._source = self._record.handle
@@ -210,6 +212,8 @@ class Recovered(Container):
             self._require_started()
 
     def _pump(self, deadline: float | None, *, once: bool) -> bool:
+        if self.exit is None:
+            self._settle()  # what is still being made may have been started and ended by then
         return self.exit is not None or super()._pump(deadline, once=once)
 
     def _conclude(self, pump: Pump) -> None:

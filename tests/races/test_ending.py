@@ -216,6 +216,31 @@ def test_all_that_takes_a_running_one_is_refused_after_the_end(driver: str, make
             assert each.wait(5).code == 5
 
 
+def refused(container: Container) -> Any:
+    with pytest.raises(InvalidState, match="has ended"):
+        container.signal("TERM")
+    return container.exit
+
+
+@pytest.mark.parametrize("asked", [lambda c: c.wait(10), refused], ids=["wait", "signal"])
+def test_ended_while_others_wait_until_it_is_made(
+    driver: str, make: Make, root: str, asked: Callable[[Container], Any]
+) -> None:
+    container = make(driver)
+    os.unlink(f"{root}/{container.id}/state.json")  # as before its maker has written it
+    with Engine(root) as other:
+        waiting = other.get(container.id)
+        ending = threading.Timer(0.1, container.kill)
+        noticing = threading.Thread(target=container.wait, args=(10,))
+        ending.start()
+        noticing.start()
+        told = asked(waiting)
+        assert told.signal == 9
+        ending.join()
+        noticing.join()
+    container.delete()
+
+
 @pytest.mark.parametrize("detach", [False, True], ids=["attached", "detached"])
 def test_killed_before_it_is_started(detach: bool, driver_probe: Any, engine: Engine, spec: Any, root: str) -> None:
     driver_probe("native")
