@@ -216,13 +216,13 @@ def test_all_that_takes_a_running_one_is_refused_after_the_end(driver: str, make
             assert each.wait(5).code == 5
 
 
-def refused(container: Container) -> Any:
+def refused_signal(container: Container) -> Any:
     with pytest.raises(InvalidState, match="has ended"):
         container.signal("TERM")
     return container.exit
 
 
-@pytest.mark.parametrize("asked", [lambda c: c.wait(10), refused], ids=["wait", "signal"])
+@pytest.mark.parametrize("asked", [lambda c: c.wait(10), refused_signal], ids=["wait", "signal"])
 def test_ended_while_others_wait_until_it_is_made(
     driver: str, make: Make, root: str, asked: Callable[[Container], Any]
 ) -> None:
