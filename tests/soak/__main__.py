@@ -70,7 +70,7 @@ def page(report: Report, minutes: float) -> str:
         )
         lines += ["", known]
     if report.findings:
-        lines += ["", "## Findings", "", *(f"- {finding.splitlines()[0]}" for finding in report.findings)]
+        lines += ["", "## Findings", "", *(f"- {finding.strip().splitlines()[-1]}" for finding in report.findings)]
     return "\n".join(lines) + "\n"
 
 

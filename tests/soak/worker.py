@@ -608,7 +608,8 @@ class Worker:
     def recover(self) -> None:
         """While all others work."""
         for container in self.engine.recover():
-            if container.driver not in self.features and container.state != "creating":
+            # In this order: the driver of what is being made is known once that is done.
+            if container.state != "creating" and container.driver not in self.features:
                 raise Wrong(f"{container!r}")
         self._counts.write("all recover\n")
 
