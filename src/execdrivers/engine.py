@@ -251,8 +251,16 @@ class Engine:
 
     def delete(self, name: str, *, force: bool = False) -> None:
         """`Container.delete` by name; with ``force`` also of a record that makes no sense, whatever it was."""
+        from execdrivers.garbage import recovered
+
         try:
-            self.get(name).delete(force=force)
+            if (ours := self._ours(name)) is not None:
+                return ours.delete(force=force)
+            found = recovered(self._store, self.registry, name)
+            try:
+                found.delete(force=force)
+            finally:
+                found._release()  # now, and not when an error that refers to it is freed
         except StoreError as error:
             if not force or error.errno != errno.EBADMSG:
                 raise

@@ -200,9 +200,9 @@ class TestRecover(Kit):
 
     @needs("recover", "update", "cgroup.pids")
     def test_updated(self) -> None:
-        container = self.orphan(pids=9)
-        container.update(pids=11)
-        assert host.cgroup_file(self.first_process(container), "pids", "pids.max", "pids.max") == "11"
+        container = self.orphan(pids=20)
+        container.update(pids=22)
+        assert host.cgroup_file(self.first_process(container), "pids", "pids.max", "pids.max") == "22"
         self.gone(container)
 
     @needs("recover", "init")

@@ -47,11 +47,12 @@ class TestUpdate(Kit):
 
     @needs("update", "cgroup.pids")
     def test_pids(self) -> None:
-        container = self.start("line", "fork 30", pids=5)
-        container.update(pids=12)
-        assert self.limit(container, "pids", "pids.max", "pids.max") == "12"
+        # runc's own threads count until it has executed the command: some ten on a busy machine.
+        container = self.start("line", "fork 40", pids=20)
+        container.update(pids=28)
+        assert self.limit(container, "pids", "pids.max", "pids.max") == "28"
         out, _ = container.communicate(b"\n", timeout=TIMEOUT)
-        assert out is not None and b'"errno":11' in out and b'"result":"11"' in out
+        assert out is not None and b'"errno":11' in out and b'"result":"27"' in out
 
     @needs("update", "cgroup.cpu")
     def test_cpu(self) -> None:
@@ -147,17 +148,17 @@ class TestUpdate(Kit):
 
     @needs("update", "cgroup.pids")
     def test_a_limit_that_was_not_there(self) -> None:
-        container = self.start_ready(memory="64M") if "cgroup.memory" in self.features else self.start_ready(pids=9)
+        container = self.start_ready(memory="64M") if "cgroup.memory" in self.features else self.start_ready(pids=20)
         try:
-            container.update(pids=10)
+            container.update(pids=22)
         except OperationError:
             pass  # a driver may have made no cgroup for it, and says so
         else:
-            assert self.limit(container, "pids", "pids.max", "pids.max") == "10"
+            assert self.limit(container, "pids", "pids.max", "pids.max") == "22"
 
     @needs("update", "cgroup.pids")
     def test_nonsense_is_refused(self) -> None:
-        container = self.start_ready(pids=9)
+        container = self.start_ready(pids=20)
         with pytest.raises(SpecError):
             container.update(pids=0)
         with pytest.raises(SpecError):
@@ -174,7 +175,7 @@ class TestUpdate(Kit):
         }
         container = self.start_ready(**({"pids": 9} if "cgroup.pids" in self.features else {}))
         if "update" not in self.features:
-            container.update(pids=10)
+            container.update(pids=22)
         for feature, limits in candidates.items():
             if feature not in self.features and feature in required(self.spec("say x", **limits)):
                 with pytest.raises(UnsupportedFeature) as caught:
@@ -185,8 +186,8 @@ class TestUpdate(Kit):
     def test_before_the_start_and_after_the_end_is_refused(self) -> None:
         container = self.create("exit 0", pids=9)
         with pytest.raises(InvalidState):
-            container.update(pids=10)
+            container.update(pids=22)
         container.start()
         container.wait(TIMEOUT)
         with pytest.raises(InvalidState):
-            container.update(pids=10)
+            container.update(pids=22)
