@@ -163,7 +163,7 @@ class TestUpdate(Kit):
             container.update(pids=0)
         with pytest.raises(SpecError):
             container.update()
-        assert self.limit(container, "pids", "pids.max", "pids.max") == "9"
+        assert self.limit(container, "pids", "pids.max", "pids.max") == "20"
 
     @needs("update")
     def test_what_the_driver_lacks_is_refused(self) -> None:
