@@ -23,9 +23,6 @@ __all__ = ["EventStream"]
 #: Bytes read at a time, of some hundred events, and of the longest line at the most.
 _CHUNK, _LONGEST = 16 << 10, 4 << 20
 
-#: Seconds after which who waits for a time far ahead looks again: poll(2) takes 24 days at the most.
-_MAX_WAIT = 86400.0
-
 #: What wakes who waits; nobody deletes files there.
 _CHANGES = inotify.MODIFY | inotify.CREATE | inotify.MOVED_TO | inotify.DELETE
 
@@ -172,7 +169,7 @@ class EventStream:
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
         poll.register(self._wake, select.POLLIN)
-        left = None if self.until is None else min(max(0.0, self.until - time.time()), _MAX_WAIT)
+        left = None if self.until is None else min(max(0.0, self.until - time.time()), inotify.LONGEST_WAIT)
         poll.poll(None if left is None else int(left * 1000) + 1)
 
     def close(self) -> None:

@@ -18,6 +18,9 @@ UNMOUNT, OVERFLOW, IGNORED = 0x2000, 0x4000, 0x8000
 #: Only a directory; not through a symbolic link; nothing more of a file that was removed.
 ONLYDIR, DONT_FOLLOW, EXCL_UNLINK = 0x1000000, 0x2000000, 0x4000000
 
+#: Seconds after which who waits for a time far ahead looks again: poll(2) takes 24 days at the most.
+LONGEST_WAIT = 86400.0
+
 _EVENT = struct.Struct("iIII")
 #: Room for some hundred changes with names.
 _BUFFER = 64 << 10

@@ -19,15 +19,13 @@ import attrs
 
 from execdrivers import pidfd
 from execdrivers.errors import StoreError
-from execdrivers.inotify import CREATE, DELETE, MODIFY, MOVED_TO, Inotify
+from execdrivers.inotify import CREATE, DELETE, LONGEST_WAIT, MODIFY, MOVED_TO, Inotify
 from execdrivers.monitor.log import LogEntry, parse
 
 __all__ = ["LogReader"]
 
 #: Bytes read at once: longer than any record.
 _BLOCK = 64 << 10
-#: Seconds waited at once: poll(2) takes 24 days at the most.
-_MAX_WAIT = 86400.0
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -104,7 +102,7 @@ class LogReader:
             timeout = left if timeout is None else min(left, timeout)
         poll = select.poll()
         poll.register(self._epoll, select.POLLIN)
-        return bool(poll.poll(None if timeout is None else 1000 * min(timeout, _MAX_WAIT)))
+        return bool(poll.poll(None if timeout is None else 1000 * min(timeout, LONGEST_WAIT)))
 
     def fileno(self) -> int:
         """Readable when there may be more; -1 where nothing is followed, and once closed."""
