@@ -190,7 +190,7 @@ class CommandNotExecutable(LaunchError, PermissionError):
 
 
 class OperationError(ExecDriverError, OSError):
-    """A live container could not be paused, resumed, updated or signalled as a whole; it runs on.
+    """A container could not be paused, resumed, updated or signalled as a whole, and runs on; or not be freed.
 
     ``errno`` is the kernel's (0: none).
     """

@@ -95,6 +95,11 @@ class Entry:
         """Whether somebody has removed it and made another of the same id."""
         return self._found() not in (None, self._identity)
 
+    @property
+    def empty(self) -> bool:
+        """Whether nobody has left anything in it."""
+        return not os.listdir(self._fd)
+
     def _found(self) -> tuple[int, int] | None:
         try:
             status = os.stat(self.path)
@@ -316,8 +321,9 @@ class Store:
                 entry.close()
                 os.rmdir(path)
                 raise
-            if not entry.gone:
+            if not entry.gone and (id is None or entry.empty):
                 return entry
+            # Others were between us and it. What is there may be the container of who reserved the same name.
             entry.close()
 
     def open(self, id: str) -> Entry:

@@ -84,6 +84,34 @@ def test_one_of_many_threads_gets_the_id(store):
     assert len(won) == 1
 
 
+@pytest.mark.parametrize("written", [False, True], ids=["being made", "made"])
+def test_who_reserves_never_takes_anothers_reservation(store, monkeypatch, written):
+    """Between its mkdir and its lock one program removes the directory, as one without a record, and another makes it
+    anew."""
+    store.prepare()
+    mkdir = os.mkdir
+
+    def interrupted(path, mode):
+        mkdir(path, mode)
+        monkeypatch.undo()
+        store.discard("a")
+        theirs = store.reserve("a")
+
+        def finish():
+            theirs.write(Record(id="a", driver="host", status="created"))
+            theirs.close()
+
+        if written:
+            finish()
+        else:
+            threading.Timer(0.1, finish).start()
+
+    monkeypatch.setattr(os, "mkdir", interrupted)
+    with pytest.raises(ContainerExists):
+        store.reserve("a")
+    assert store.open("a").read().status == "created"
+
+
 def test_an_entry_never_touches_its_successor(store):
     put(store, "a")
     old, other = store.open("a"), store.open("a")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -255,6 +256,26 @@ def test_a_unit_of_systemd_by_its_path(start: Start) -> None:
     assert container.pid is not None and container.pid in cgroups.processes(cgroups.find(place, cgroups.look()))
     container.delete(force=True)
     assert not _found(f"{top}.slice")
+
+
+def test_a_process_that_others_put_there(engine: Engine, start: Start) -> None:
+    """It is not the container's, so it lives on, and what is left is found again."""
+    container = start(memory="64M", pids=20)
+    paths = host.cgroup_paths(container.pid or 0)
+    place = str(paths.get("memory", paths[""]))
+    foreign = subprocess.Popen(["sleep", "60"])
+    try:
+        Path(place, "cgroup.procs").write_text(str(foreign.pid))
+        with pytest.raises(OperationError, match=f"delete: cannot remove cgroup {place}: .* busy") as caught:
+            container.delete(force=True)
+        assert caught.value.errno == errno.EBUSY and f"{place}/cgroup.procs" in caught.value.remedy
+        assert foreign.poll() is None
+        assert [each.state for each in engine.list()] == ["stopped"]
+    finally:
+        foreign.kill()
+        foreign.wait()
+    container.delete()
+    assert engine.list() == [] and not os.path.exists(place)
 
 
 def test_it_is_found_again_where_it_is(engine: Engine, start: Start) -> None:

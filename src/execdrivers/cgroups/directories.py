@@ -389,11 +389,21 @@ def remove(cgroups: Sequence[CgroupDir]) -> None:
     """Remove the directories, those that a container has made below, and empty ones that were made on the way to them.
 
     Gone already is fine; what is dying is waited for, up to two seconds. One without inode was about to be made, and
-    may be another's of the same name: then it goes only if it is empty.
+    may be another's of the same name: then it goes only if it is empty. Raises `OperationError`.
     """
     for cgroup in cgroups:
         if not cgroup.inode or exists(cgroup):
-            _remove(cgroup.path, below=bool(cgroup.inode))
+            try:
+                _remove(cgroup.path, below=bool(cgroup.inode))
+            except OSError as error:
+                number, path = error.errno or 0, str(error.filename or cgroup.path)
+                foreign = (
+                    f"processes are in it that are not the container's: end, or move, those in {path}/cgroup.procs"
+                )
+                raise OperationError(
+                    f"delete: cannot remove cgroup {path}: {error.strerror}",
+                    operation="delete", errno=number, path=path, remedy=foreign if number == errno.EBUSY else "",
+                ) from error  # fmt: skip
             _remove_above(cgroup)
 
 
