@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import random
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -100,13 +102,15 @@ def _cancel(sh, root, tmp_path, call, count):
             cancelled = 0
             for number in range(count):
                 task = asyncio.ensure_future(call(engine, sh))
-                for _ in range(random.randint(1, 3)):  # cleaning up may be cancelled too
-                    loop.call_later(random.uniform(0, takes), task.cancel)
+                moments = [random.uniform(0, takes) for _ in range(random.randint(1, 3))]  # cleaning up may be, too
+                timers = [loop.call_later(moment, task.cancel) for moment in moments]
                 try:
                     await task
                 except asyncio.CancelledError:
                     cancelled += 1
                 # What it held when it was cancelled is in its traceback.
+                for timer in timers:
+                    timer.cancel()
                 del task
                 assert await engine.list() == []
                 if number % 20 == 19:
@@ -114,13 +118,46 @@ def _cancel(sh, root, tmp_path, call, count):
             assert cancelled > count / 3
             _assert_none_left(before, tmp_path)
 
-    asyncio.run(main())
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
 
 
 def _assert_none_left(before, tmp_path):
     left = leaks.wait_for_none(before, places=[str(tmp_path)])
     # Ours have a root of their own; what has the host's is another program's.
     assert not [each for each in left if not each.endswith(" in /")]
+
+
+def test_what_a_cancelled_call_held_is_let_go_of_without_garbage_collection():
+    held = []
+
+    async def hold(wait):
+        class Thing:
+            """Something open."""
+
+        thing = Thing()
+        held.append(weakref.ref(thing))
+        await wait()
+
+    async def main():
+        for wait in (lambda: in_thread(lambda: time.sleep(0.05)), lambda: whole(lambda: time.sleep(0.05), repr)):
+            task = asyncio.ensure_future(hold(wait))
+            await asyncio.sleep(0.01)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            del task
+        await asyncio.sleep(0)
+
+    gc.disable()
+    try:
+        asyncio.run(main())
+        assert [thing() for thing in held] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_a_cancelled_wait_is_that_and_no_more(within, sh):

@@ -45,9 +45,15 @@ class deferred:  # a context manager, which reads as the verb it is
         return future.result() if future.done() else None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        # What was raised meanwhile is its context.
-        if self.cancelled is not None and kind is not GeneratorExit:
-            raise self.cancelled
+        cancelled, self.cancelled = self.cancelled, None
+        try:
+            # What was raised meanwhile is its context.
+            if cancelled is not None and kind is not GeneratorExit:
+                raise cancelled
+        finally:
+            # Its traceback refers to this frame, and to who has the context manager: all they hold, an open log
+            # perhaps, would be there until the next garbage collection.
+            del cancelled
 
 
 def submit(call: Callable[[], T]) -> asyncio.Future[T]:

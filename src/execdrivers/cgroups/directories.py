@@ -397,9 +397,7 @@ def remove(cgroups: Sequence[CgroupDir]) -> None:
                 _remove(cgroup.path, below=bool(cgroup.inode))
             except OSError as error:
                 number, path = error.errno or 0, str(error.filename or cgroup.path)
-                foreign = (
-                    f"processes are in it that are not the container's: end, or move, those in {path}/cgroup.procs"
-                )
+                foreign = f"it has processes that are not the container's: end or move those in {path}/cgroup.procs"
                 raise OperationError(
                     f"delete: cannot remove cgroup {path}: {error.strerror}",
                     operation="delete", errno=number, path=path, remedy=foreign if number == errno.EBUSY else "",
