@@ -80,7 +80,7 @@ def test_its_name_is_printed(cli: Cli, contained: tuple[object, ...]) -> None:
 
 
 def test_it_is_removed_when_asked(cli: Cli, contained: tuple[object, ...]) -> None:
-    assert cli(*detached(contained), "--rm", "sleep", "1").returncode == 0
+    assert cli(*detached(contained), "--rm", "sleep", "3").returncode == 0
     with cli.start("wait", "web") as waiter:
         assert waiter.wait(20) == 0
         assert waiter.stdout is not None
