@@ -294,17 +294,18 @@ class Supervised(Process):
         if self._watch is None and self._record.status != "created" and not self._shared and self._announcer.heard:
             from execdrivers.watch import Watch
 
-            try:
-                notices = self._hold().notices()
-            except OSError:
-                notices = ()
-            # These do not refer to the container, which else were freed late when it is dropped.
-            announcer = self._announcer
-            self._watch = Watch(
-                notices,
-                announcer.emit_oom,
-                lambda: announcer.emit("memory_pressure"),
-            )
+            with interrupts.deferred():  # each descriptor is somebody's to close
+                try:
+                    notices = self._hold().notices()
+                except OSError:
+                    notices = ()
+                # These do not refer to the container, which else were freed late when it is dropped.
+                announcer = self._announcer
+                self._watch = Watch(
+                    notices,
+                    announcer.emit_oom,
+                    lambda: announcer.emit("memory_pressure"),
+                )
         return self._watch
 
     def _finish(self, exit: Exit) -> None:

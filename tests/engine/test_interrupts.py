@@ -43,15 +43,18 @@ def handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Interrupter:
-    """Raises SIGINT at one of the instructions of a call, all those of the package being counted."""
+    """Raises SIGINT at one of the instructions of a call, all those of the package being counted, or of ``files``."""
 
-    def __init__(self, at: int = -1) -> None:
+    def __init__(self, at: int = -1, files: tuple[str, ...] = ()) -> None:
         self.at = at
+        self.files = files
         self.seen = 0
         self.place = ""
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
         if "execdrivers" not in frame.f_code.co_filename or frame.f_code.co_name == "__del__":
+            return None
+        if self.files and not frame.f_code.co_filename.endswith(self.files):
             return None
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
@@ -115,6 +118,26 @@ def test_an_interrupt_anywhere_leaves_nothing(rootfs: Path, tmp_path: Path, kind
             gc.collect()  # as well
             left = leaks.wait_for_none(before, places=[str(tmp_path)]) + glob("*", root_dir=engine.root)
             assert not left, f"{interrupter.place}: left behind: {left}"
+
+
+@pytest.mark.needs("root", "busybox")
+def test_an_interrupt_anywhere_as_its_memory_comes_to_be_watched(rootfs: Path, tmp_path: Path) -> None:
+    files = ("cgroups/notices.py", "execdrivers/watch.py")
+    with Engine(root=tmp_path / "state") as engine:
+
+        def live() -> None:
+            spec = ContainerSpec.build(["true"], rootfs=rootfs, memory="64M")
+            with engine.create(spec, driver="native", stdin=DEVNULL) as container:
+                container.start()
+                container.wait()
+
+        live()
+        (counter := Interrupter(files=files)).run(live)
+        before = leaks.Snapshot()
+        for at in range(1, counter.seen, 1 + counter.seen // (4 * COUNT)):
+            interrupter = Interrupter(at, files)
+            assert interrupter.run(live) == bool(interrupter.place)
+            assert not (left := leaks.wait_for_none(before, places=[str(tmp_path)])), f"{interrupter.place}: {left}"
 
 
 def test_an_interrupt_anywhere_in_the_waiting_itself(monkeypatch: pytest.MonkeyPatch) -> None:
