@@ -1,0 +1,76 @@
+"""What a scenario is, and what its contenders find: a root file system, the C floor, a scratch directory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from benchmarks import rootfs
+from benchmarks.sampling import Contender
+
+__all__ = ["Comparison", "Limit", "Place", "Scenario"]
+
+
+@attrs.define
+class Place:
+    """Where a run takes place; what it makes goes with ``stack``."""
+
+    #: An empty directory for the run.
+    scratch: Path
+    stack: contextlib.ExitStack
+    #: Few samples of each: that it works, not what it measures.
+    quick: bool = False
+    #: Of the command line: only these drivers and peers; None: all.
+    wanted: frozenset[str] | None = None
+
+    @cached_property
+    def rootfs(self) -> str:
+        """The minimal root file system in which every contender runs the same programs."""
+        return rootfs.make(self.scratch / "rootfs")
+
+
+@attrs.frozen(kw_only=True)
+class Comparison:
+    """A ratio of interest: of one contender over another, by name.
+
+    ``target``: what it should be at the most, or, with ``at_least``, at the least; None: it is only of interest.
+    """
+
+    title: str
+    of: str
+    over: str
+    target: float | None = None
+    at_least: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Limit:
+    """A target for the median of one contender itself, in the unit of its scenario."""
+
+    title: str
+    of: str
+    at_most: float
+
+
+@attrs.frozen(kw_only=True)
+class Scenario:
+    """One thing that is measured of several."""
+
+    name: str
+    title: str
+    #: What is measured, and how, in a sentence or two for the report.
+    about: str
+    #: Of the samples: seconds, bytes, or bytes a second.
+    unit: Literal["s", "B", "B/s"] = "s"
+    contenders: Callable[[Place], Sequence[Contender]]
+    rounds: int = 20
+    comparisons: Sequence[Comparison] = ()
+    limits: Sequence[Limit] = ()
+    #: How it is drawn: bars, or curves over what ``x`` is.
+    plot: Literal["bars", "curves"] = "bars"
+    x: str = ""
