@@ -13,7 +13,8 @@ def make(directory: Path) -> str:
     busybox = shutil.which("busybox")
     if busybox is None:
         raise FileNotFoundError("busybox is not installed: apt-get install busybox-static")
-    for name in ("bin", "dev", "etc", "proc", "root", "sys", "tmp"):
+    # systemd-nspawn takes a root without /usr for none.
+    for name in ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "var"):
         (directory / name).mkdir(parents=True)
     shutil.copy(busybox, directory / "bin/busybox")
     for applet in ("true", "sh", "cat", "sleep"):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import attrs
 
-from benchmarks import rootfs
+from benchmarks import floor, rootfs
 from benchmarks.sampling import Contender
 
 __all__ = ["Comparison", "Limit", "Place", "Scenario"]
+
+T = TypeVar("T")
 
 
 @attrs.define
@@ -27,11 +30,29 @@ class Place:
     quick: bool = False
     #: Of the command line: only these drivers and peers; None: all.
     wanted: frozenset[str] | None = None
+    _made: dict[Callable[[Place], Any], Any] = attrs.field(factory=dict, init=False)
 
     @cached_property
     def rootfs(self) -> str:
         """The minimal root file system in which every contender runs the same programs."""
         return rootfs.make(self.scratch / "rootfs")
+
+    @cached_property
+    def floor(self) -> tuple[Path, Path]:
+        """The C floor, built: its program and its launcher."""
+        return floor.build(self.scratch)
+
+    def wants(self, name: str) -> bool:
+        """Whether a contender's name, or a word of it, is among those that the command line names."""
+        words = {name.lower(), *re.findall(r"[\w.-]+", name.lower())}
+        return self.wanted is None or not self.wanted.isdisjoint(words)
+
+    def once(self, make: Callable[[Place], T]) -> T:
+        """What ``make`` makes of this place; made at the first call: a daemon, say, that several scenarios share."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        made: T = self._made[make]
+        return made
 
 
 @attrs.frozen(kw_only=True)

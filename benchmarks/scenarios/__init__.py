@@ -1,2 +1,11 @@
 """What is compared. Each module here has one or a few scenarios that belong together; `ALL` lists them in the order of
 the report."""
+
+from __future__ import annotations
+
+from benchmarks.scenario import Scenario
+from benchmarks.scenarios import start
+
+__all__ = ["ALL"]
+
+ALL: tuple[Scenario, ...] = (*start.SCENARIOS,)

@@ -1,0 +1,69 @@
+"""runc and crun: what takes OCI bundles. The configuration is that of their own ``spec``."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from benchmarks.peers.commandline import CommandLine, environment, failure
+from benchmarks.peers.leftovers import cgroup_parent
+from benchmarks.sampling import Failed
+from benchmarks.scenario import Place
+
+__all__ = ["Bundles"]
+
+
+@attrs.frozen
+class Bundles:
+    """Of one runtime, in one place."""
+
+    runtime: str
+    directory: Path
+    config: Any
+    _numbers: itertools.count[int] = attrs.field(factory=itertools.count, init=False)
+
+    @classmethod
+    def of(cls, runtime: str, place: Place) -> Bundles:
+        """Ask the runtime for its configuration, and point it to the root file system. Raises `Failed`."""
+        directory = place.scratch / runtime
+        directory.mkdir()
+        done = subprocess.run([runtime, "spec"], cwd=directory, env=environment(), capture_output=True, text=True)
+        if done.returncode:
+            raise Failed(f"{runtime} spec: {failure(done)}")
+        config = json.loads((directory / "config.json").read_text())
+        config["process"]["terminal"] = False
+        config["root"]["path"] = place.rootfs
+        # Ours mounts no cgroups unasked either; of v1 it is a dozen mounts.
+        config["mounts"] = [mount for mount in config["mounts"] if mount["type"] != "cgroup"]
+        config["linux"]["cgroupsPath"] = f"/{place.once(cgroup_parent)}/{runtime}"
+        return cls(runtime, directory, config)
+
+    @property
+    def command(self) -> list[str]:
+        """The runtime, with a place of its own for its state."""
+        return [self.runtime, "--root", str(self.directory / "state")]
+
+    def new(self, args: Sequence[str]) -> tuple[str, str]:
+        """A bundle that runs a command: its directory, and an id for its container."""
+        id = f"{self.runtime}-{next(self._numbers)}"
+        config = {**self.config, "process": {**self.config["process"], "args": list(args)}}
+        config["linux"] = {**config["linux"], "cgroupsPath": f"{config['linux']['cgroupsPath']}/{id}"}
+        directory = self.directory / id
+        directory.mkdir()
+        (directory / "config.json").write_text(json.dumps(config))
+        return str(directory), id
+
+    def run(self) -> CommandLine:
+        """The command ``run``."""
+
+        def command(args: Sequence[str]) -> list[str]:
+            directory, id = self.new(args)
+            return [*self.command, "run", "--bundle", directory, id]
+
+        return command

@@ -1,0 +1,64 @@
+"""Start to exit of ``true``: everything there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks import floor, peers
+from benchmarks.drivers import lacking
+from benchmarks.inprocess import in_process
+from benchmarks.sampling import Contender
+from benchmarks.scenario import Comparison, Place, Scenario
+
+__all__ = ["SCENARIOS"]
+
+#: Driver → samples a round.
+_DRIVERS = {"native": 40, "chroot": 40, "lxc": 10, "oci": 10}
+
+
+def _contenders(place: Place) -> Sequence[Contender]:
+    return [_floor(place), *_ours(place), *(peer.contender(place) for peer in peers.ALL if place.wants(peer.name))]
+
+
+def _floor(place: Place) -> Contender:
+    def measure(count: int) -> Sequence[float]:
+        return floor.rounds(place.floor, count, place.rootfs, ["/bin/true"])
+
+    return Contender(name="C floor", measure=measure, batch=40)
+
+
+def _ours(place: Place) -> Sequence[Contender]:
+    return [
+        Contender(
+            name=driver,
+            measure=in_process("benchmarks.drivers:run", driver=driver, rootfs=place.rootfs),
+            lacking=lacking(driver),
+            batch=batch,
+        )
+        for driver, batch in _DRIVERS.items()
+        if place.wants(driver)
+    ]
+
+
+_ABOUT = """\
+From the call, or the spawn of a tool, to the exit of `true` being known. Ours are called from Python that has imported
+the library; tools are spawned by posix_spawn(3). The C floor makes exactly what the native driver makes by default:
+six namespaces, its mounts, capabilities, the filter of system calls. The others differ:
+"""
+
+SCENARIOS: tuple[Scenario, ...] = (
+    Scenario(
+        name="start",
+        title="Start to exit of `true`",
+        about=_ABOUT + "; ".join(f"{peer.name}: {peer.about}" for peer in peers.ALL) + ".",
+        contenders=_contenders,
+        rounds=25,
+        comparisons=(
+            Comparison(title="native over the C floor", of="native", over="C floor", target=1.20),
+            Comparison(title="bwrap over native", of="bwrap", over="native", target=2, at_least=True),
+            Comparison(title="lxc-execute over native", of="lxc-execute", over="native", target=4, at_least=True),
+            Comparison(title="runc run over native", of="runc run", over="native", target=10, at_least=True),
+            Comparison(title="docker run over native", of="docker run", over="native", target=80, at_least=True),
+        ),
+    ),
+)
