@@ -17,7 +17,7 @@ help:
 	@echo "make fuzz   libFuzzer on the launcher, ten minutes unless FUZZ_SECONDS says otherwise"
 	@echo "make faults docs/faults.md: the launcher's system calls and its caller's fail in turn (as root)"
 	@echo "make soak   docs/soak.md: four programs on one store, killed at random, half an hour unless SOAK_MINUTES says otherwise"
-	@echo "make bench  launch times and how they depend on the caller's memory"
+	@echo "make bench  ours and what others use, measured side by side, with a report and plots (as root)"
 	@echo "make clean  remove .venv and everything built"
 
 setup:
@@ -63,7 +63,9 @@ soak:
 	@tools/setup test
 	@$(PY) -m tests.soak
 
-bench: setup
+# As root. ARGS="--quick" and the like are passed on; see docs/benchmarks.md.
+bench:
+	@tools/setup bench
 	@$(PY) -m benchmarks $(ARGS)
 
 matrix:

@@ -36,29 +36,33 @@ class Contender:
 
 @attrs.frozen
 class Turn:
-    """What one contender measured in one round."""
+    """What one contender measured in one round, or why it failed; then it has no more turns."""
 
     contender: Contender
-    samples: Sequence[float]
+    samples: Sequence[float] = ()
+    error: str = ""
 
 
 def take(contenders: Sequence[Contender], rounds: int, *, quick: bool = False) -> Iterator[Turn]:
     """Samples of all contenders that can take part, ``rounds`` times each, in a new order each round.
 
-    Before the first round each has one turn that does not count. A contender raises `Failed` for all.
+    Before the first round each has one turn that does not count. Whatever one raises is its own failure.
     """
     able = [contender for contender in contenders if contender.measure is not None and not contender.lacking]
-    batch = {contender.name: min(contender.batch, 2) if quick else contender.batch for contender in able}
-    for contender in able:
-        _turn(contender, 1)
-    for _ in range(rounds):
+    for number in range(rounds + 1):
         for contender in random.sample(able, len(able)):
-            yield _turn(contender, batch[contender.name])
+            batch = min(contender.batch, 2) if quick else contender.batch
+            turn = _turn(contender, batch if number else 1)
+            if turn.error:
+                able.remove(contender)
+            if number or turn.error:
+                yield turn
 
 
 def _turn(contender: Contender, count: int) -> Turn:
     assert contender.measure is not None
-    samples = contender.measure(count)
-    if not samples:
-        raise Failed(f"{contender.name}: no samples")
-    return Turn(contender, samples)
+    try:
+        samples = contender.measure(count)
+    except Exception as error:
+        return Turn(contender, error=str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}")
+    return Turn(contender, samples, error="" if samples else "no samples")

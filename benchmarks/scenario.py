@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 @attrs.define
 class Place:
-    """Where a run takes place; what it makes goes with ``stack``."""
+    """Where a scenario takes place; what it makes goes with ``stack``, before the next scenario begins."""
 
-    #: An empty directory for the run.
+    #: An empty directory for the scenario.
     scratch: Path
     stack: contextlib.ExitStack
     #: Few samples of each: that it works, not what it measures.
@@ -48,7 +48,7 @@ class Place:
         return self.wanted is None or not self.wanted.isdisjoint(words)
 
     def once(self, make: Callable[[Place], T]) -> T:
-        """What ``make`` makes of this place; made at the first call: a daemon, say, that several scenarios share."""
+        """What ``make`` makes of this place; made at the first call: a daemon, say, that several contenders share."""
         if make not in self._made:
             self._made[make] = make(self)
         made: T = self._made[make]
@@ -90,6 +90,10 @@ class Scenario:
     unit: Literal["s", "B", "B/s"] = "s"
     contenders: Callable[[Place], Sequence[Contender]]
     rounds: int = 20
+    #: About how long all rounds take, in seconds, on two processors: for the estimate of the time left.
+    seconds: float = 30
+    #: The contender that the table compares the others with; "": the first.
+    reference: str = ""
     comparisons: Sequence[Comparison] = ()
     limits: Sequence[Limit] = ()
     #: How it is drawn: bars, or curves over what ``x`` is.
