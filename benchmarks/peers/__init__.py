@@ -6,7 +6,7 @@ nothing logged, nothing kept afterwards. What each isolates more or less than ou
 
 from __future__ import annotations
 
-from benchmarks.peers import bare, bwrap, crun, nsjail, runc, unshare
+from benchmarks.peers import bare, bwrap, cli, crun, docker, lxc_execute, nsjail, nspawn, podman, runc, unshare
 from benchmarks.peers.commandline import Peer
 
 __all__ = ["ALL"]
@@ -16,6 +16,11 @@ ALL: tuple[Peer, ...] = (
     unshare.PEER,
     nsjail.PEER,
     bwrap.PEER,
+    lxc_execute.PEER,
+    nspawn.PEER,
     runc.PEER,
     crun.PEER,
+    docker.PEER,
+    podman.PEER,
+    cli.PEER,
 )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from benchmarks import floor, peers
 from benchmarks.drivers import lacking
 from benchmarks.inprocess import in_process
+from benchmarks.peers import docker_py
 from benchmarks.sampling import Contender
 from benchmarks.scenario import Comparison, Place, Scenario
 
@@ -17,7 +18,9 @@ _DRIVERS = {"native": 40, "chroot": 40, "lxc": 10, "oci": 10}
 
 
 def _contenders(place: Place) -> Sequence[Contender]:
-    return [_floor(place), *_ours(place), *(peer.contender(place) for peer in peers.ALL if place.wants(peer.name))]
+    tools = [peer.contender(place) for peer in peers.ALL if place.wants(peer.name)]
+    libraries = [docker_py.contender(place)] if place.wants(docker_py.NAME) else []
+    return [_floor(place), *_ours(place), *tools, *libraries]
 
 
 def _floor(place: Place) -> Contender:

@@ -1,0 +1,47 @@
+"""podman run."""
+
+from __future__ import annotations
+
+from benchmarks.peers import image
+from benchmarks.peers.commandline import CommandLine, Peer, prefix, which
+from benchmarks.peers.crun import PEER as CRUN
+from benchmarks.peers.leftovers import cgroup_parent, unmount_below
+from benchmarks.scenario import Place
+
+__all__ = ["PEER", "client"]
+
+
+def client(place: Place) -> list[str]:
+    """What begins its command lines: it has the image, and all its files below the place."""
+    return place.once(_prepared)
+
+
+def _prepared(place: Place) -> list[str]:
+    directory = place.scratch / "podman"
+    directory.mkdir()
+    place.once(cgroup_parent)  # removed after what is below
+    place.stack.callback(unmount_below, directory)
+    command = ["podman", "--root", f"{directory}/root", "--runroot", f"{directory}/run", "--tmpdir", f"{directory}/tmp"]
+    command += ["--cgroup-manager", "cgroupfs", "--events-backend", "none"]
+    if CRUN.refusal():  # which it would call where it is installed
+        command += ["--runtime", which("runc") or "runc"]
+    image.load(command, place.rootfs)
+    return command
+
+
+def _command_line(place: Place) -> CommandLine:
+    cgroup = f"/{place.once(cgroup_parent)}"
+    # Its own defaults of these limits are above what some machines allow anybody.
+    limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000"]
+    options = ["--rm", "--network", "none", "--log-driver", "none", "--cgroup-parent", cgroup, *limits]
+    return prefix([*client(place), "run", *options, image.NAME])
+
+
+PEER = Peer(
+    name="podman run",
+    program="podman",
+    install="apt-get install podman",
+    about="a layered root that is made anew, cgroups, and a monitor that outlives its client in addition",
+    command_line=_command_line,
+    batch=2,
+)
