@@ -1,32 +1,46 @@
-"""The C floor: builds it, and times rounds of it."""
+"""The C floors of a start and of an exec: builds them, and times rounds of them."""
 
 from __future__ import annotations
 
 import subprocess
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 
 from execdrivers import ContainerSpec, defaults, seccomp
 
-__all__ = ["build", "rounds"]
+__all__ = ["build", "build_exec", "executions", "rounds"]
 
 _HERE = Path(__file__).resolve().parent
+_WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 _FREESTANDING = (
     "-std=gnu11 -D_GNU_SOURCE -Os -ffreestanding -fno-stack-protector -fno-pic -no-pie -static -nostdlib "
     "-fno-asynchronous-unwind-tables -Wl,--build-id=none -Wl,-z,noseparate-code -s"
 ).split()
 
+#: A program, and the launcher that it executes.
+Built = tuple[Path, Path]
 
-def build(directory: Path) -> tuple[Path, Path]:
-    """Compile the floor into ``directory``: the program and its launcher."""
+
+def build(directory: Path) -> Built:
+    """Compile the floor of a start into ``directory``."""
+    return _build("floor.c", "launcher.c", directory)
+
+
+def build_exec(directory: Path) -> Built:
+    """Compile the floor of an exec into ``directory``."""
+    return _build("exec.c", "exec_launcher.c", directory)
+
+
+def _build(program: str, launcher: str, directory: Path) -> Built:
     compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
-    program, launcher = directory / "floor", directory / "floor-launcher"
-    warnings = ["-Wall", "-Wextra", "-Werror"]
-    subprocess.run([compiler, "-std=gnu11", "-O2", *warnings, _HERE / "floor.c", "-o", program], check=True)
+    name = program.removesuffix(".c")
+    built = directory / name, directory / f"{name}-launcher"
+    subprocess.run([compiler, "-std=gnu11", "-O2", *_WARNINGS, _HERE / program, "-o", built[0]], check=True)
     (directory / "filter.h").write_text(_filter())
-    freestanding = [*_FREESTANDING, *warnings, f"-I{directory}"]
-    subprocess.run([compiler, *freestanding, _HERE / "launcher.c", "-o", launcher], check=True)
-    return program, launcher
+    freestanding = [*_FREESTANDING, *_WARNINGS, f"-I{directory}"]
+    subprocess.run([compiler, *freestanding, _HERE / launcher, "-o", built[1]], check=True)
+    return built
 
 
 def _filter() -> str:
@@ -37,7 +51,16 @@ def _filter() -> str:
     return f"static const unsigned char filter[] __attribute__((aligned(8))) = {{{program}}};\n"
 
 
-def rounds(built: tuple[Path, Path], count: int, rootfs: str, command: list[str]) -> list[float]:
+def rounds(built: Built, count: int, rootfs: str, command: list[str]) -> list[float]:
     """Seconds that each of ``count`` containers took from start to exit."""
-    out = subprocess.run([*built, str(count), rootfs, *command], check=True, capture_output=True, text=True)
+    return _times([*built, str(count), rootfs, *command], None)
+
+
+def executions(built: Built, count: int, pid: int, command: list[str], environment: Mapping[str, str]) -> list[float]:
+    """Seconds that each of ``count`` processes took from start to exit, in the container of first process ``pid``."""
+    return _times([*built, str(count), str(pid), *command], environment)
+
+
+def _times(command: list[Path | str], environment: Mapping[str, str] | None) -> list[float]:
+    out = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return [int(line) / 1e9 for line in out.stdout.split()]

@@ -4,8 +4,16 @@ the report."""
 from __future__ import annotations
 
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import start
+from benchmarks.scenarios import exec, growth, memory, start, startup, stats, streams
 
 __all__ = ["ALL"]
 
-ALL: tuple[Scenario, ...] = (*start.SCENARIOS,)
+ALL: tuple[Scenario, ...] = (
+    *start.SCENARIOS,
+    *exec.SCENARIOS,
+    *growth.SCENARIOS,
+    *streams.SCENARIOS,
+    *memory.SCENARIOS,
+    *startup.SCENARIOS,
+    *stats.SCENARIOS,
+)
