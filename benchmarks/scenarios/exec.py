@@ -31,7 +31,7 @@ class _Running:
 
 
 def _running(place: Place) -> _Running:
-    root = place.scratch / "exec"
+    root = place.scratch / "state"
     container = place.stack.enter_context(inside.running(root, place.rootfs))
     assert container.pid is not None
     variables = Path(f"/proc/{container.pid}/environ").read_text().split("\0")

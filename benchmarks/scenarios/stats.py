@@ -13,6 +13,7 @@ from benchmarks import inside
 from benchmarks.inprocess import in_process
 from benchmarks.sampling import Contender
 from benchmarks.scenario import Comparison, Place, Scenario
+from execdrivers.cgroups import CgroupDir
 from execdrivers.cgroups.stats import FILES_V1, FILES_V2
 
 __all__ = ["SCENARIOS"]
@@ -28,14 +29,13 @@ class _Accounted:
 
 
 def _accounted(place: Place) -> _Accounted:
-    root = place.scratch / "stats"
+    root = place.scratch / "state"
     container = place.stack.enter_context(inside.running(root, place.rootfs, accounting=True))
     record = json.loads((root / container.name / "state.json").read_text())
     paths = [f"/proc/{container.pid}/net/dev"]
-    for cgroup in record["handle"]["cgroups"]:
-        controllers = cgroup["controllers"]
-        of_v1 = [file for controller in controllers for file in FILES_V1.get(controller, ())]
-        paths += [f"{cgroup['path']}/{file}" for file in (of_v1 if cgroup["version"] == 1 else FILES_V2)]
+    for cgroup in map(CgroupDir.from_dict, record["handle"]["cgroups"]):
+        of_v1 = [file for controller in cgroup.controllers for file in FILES_V1.get(controller, ())]
+        paths += [f"{cgroup.path}/{file}" for file in (of_v1 if cgroup.version == 1 else FILES_V2)]
     return _Accounted(root, container.name, paths)
 
 
