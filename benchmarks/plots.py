@@ -52,6 +52,8 @@ def draw(outcome: Outcome, directory: Path) -> bool:
 
 def _bars(outcome: Outcome, measured: list[Measured]) -> Figure:
     """A bar to each median, the best on top, with a line over half of all samples and the value at its end."""
+    from matplotlib.ticker import LogLocator
+
     more_is_better = outcome.unit == "B/s"
     shown = [(contender.name, spread) for contender in measured if (spread := contender.spread) is not None]
     shown.sort(key=lambda pair: pair[1].median, reverse=more_is_better)
@@ -79,7 +81,10 @@ def _bars(outcome: Outcome, measured: list[Measured]) -> Figure:
         label.set_fontweight("bold" if _is_ours(name) else "normal")
     axes.set_ylim(len(shown) - 0.4, -0.6)
     highest = max(spread.high for _, spread in shown)
-    axes.set_xlim(start, highest * (highest / start) ** 0.16 if logarithmic else highest * 1.18)
+    room = 0.18  # for the longest one's value
+    axes.set_xlim(start, highest * (highest / start) ** room if logarithmic else highest * (1 + room))
+    if logarithmic and highest / start < 100:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.tick_params(axis="y", length=0, pad=6)
     axes.grid(axis="x", color=_RULE, linewidth=0.8, zorder=0)
     _in_units(axes, "x", outcome.unit)
@@ -163,7 +168,7 @@ def _figure(outcome: Outcome, height: float) -> tuple[Figure, Axes]:
 
 def _titles(figure: Figure, outcome: Outcome, note: str) -> None:
     height = figure.get_figheight()
-    figure.text(0.015, 1 - 0.12 / height, outcome.title, va="top", size=13, weight="bold")
+    figure.text(0.015, 1 - 0.12 / height, outcome.title.replace("`", ""), va="top", size=13, weight="bold")
     missing = [contender.name for contender in outcome.contenders if contender.lacking]
     if missing:
         note += f"; not here: {', '.join(missing)}"
