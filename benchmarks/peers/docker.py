@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.peers import image
 from benchmarks.peers.commandline import CommandLine, Peer, environment, prefix, which
-from benchmarks.peers.leftovers import cgroup_parent, unmount_below
+from benchmarks.peers.leftovers import cgroup_parent, short_directory
 from benchmarks.sampling import Failed
 from benchmarks.scenario import Place
 
@@ -32,21 +32,19 @@ def address(place: Place) -> str:
 
 
 def _prepared(place: Place) -> list[str]:
-    command = ["docker", "--config", str(place.scratch / "docker"), "-H", place.once(_serving)]
+    command = ["docker", "--config", str(place.once(short_directory)), "-H", place.once(_serving)]
     image.load(command, place.rootfs)
     return command
 
 
 def _serving(place: Place) -> str:
-    if which("dockerd") is None:
-        raise Failed("dockerd is not installed; apt-get install docker.io")
-    return place.stack.enter_context(_daemon(place.scratch / "docker", place.once(cgroup_parent)))
+    cgroup, directory = place.once(cgroup_parent), place.once(short_directory)
+    return place.stack.enter_context(_daemon(directory, cgroup))
 
 
 @contextlib.contextmanager
 def _daemon(directory: Path, cgroup: str) -> Iterator[str]:
     """A dockerd with all its files there, and its containerd; the address that it serves."""
-    directory.mkdir()
     socket = directory / "socket"
     command = ["dockerd", "--data-root", f"{directory}/data", "--exec-root", f"{directory}/run"]
     command += ["--pidfile", f"{directory}/pid", "-H", f"unix://{socket}", "--iptables=false", "--bridge=none"]
@@ -64,7 +62,6 @@ def _daemon(directory: Path, cgroup: str) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             daemon.kill()  # its containerd has the kernel end it too
             daemon.wait()
-        unmount_below(directory)
 
 
 def _await(socket: Path, daemon: subprocess.Popen[bytes], log: Path) -> None:
@@ -80,11 +77,16 @@ def _command_line(place: Place) -> CommandLine:
     return prefix([*client(place), "run", "--rm", "--network", "none", "--log-driver", "none", image.NAME])
 
 
+def _refusal() -> str:
+    return "" if which("dockerd") else "dockerd is not installed; apt-get install docker.io"
+
+
 PEER = Peer(
     name="docker run",
     program="docker",
     install="apt-get install docker.io",
     about="a layered root that is made anew, cgroups, and daemons that outlive their client in addition",
     command_line=_command_line,
+    refusal=_refusal,
     batch=2,
 )

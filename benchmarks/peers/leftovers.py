@@ -1,4 +1,4 @@
-"""What some tools leave behind, and who sees to it: a parent for their cgroups, and mounts below a directory."""
+"""Where tools leave what they would leave behind: cgroups, files, mounts. It goes, with all that is in it, with the run."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import contextlib
 import ctypes
 import os
 import re
+import tempfile
 from pathlib import Path
 
 from benchmarks.scenario import Place
 from execdrivers import cgroups
 
-__all__ = ["cgroup_parent", "unmount_below"]
+__all__ = ["cgroup_parent", "short_directory", "unmount_below"]
 
 _MNT_DETACH = 2
 
@@ -29,6 +30,14 @@ def _remove(name: str) -> None:
             os.rmdir(path)
         with contextlib.suppress(OSError):  # not empty: others have theirs there
             os.rmdir(os.path.dirname(f"{point}/{name}"))
+
+
+def short_directory(place: Place) -> Path:
+    """A directory for what takes no long paths: sockets, and podman. What is mounted there goes with it."""
+    directory = tempfile.TemporaryDirectory(dir="/tmp", prefix="bench-")
+    place.stack.callback(directory.cleanup)
+    place.stack.callback(unmount_below, Path(directory.name))
+    return Path(directory.name)
 
 
 def unmount_below(directory: Path) -> None:

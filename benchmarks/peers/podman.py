@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.peers import image
 from benchmarks.peers.commandline import CommandLine, Peer, prefix, which
 from benchmarks.peers.crun import PEER as CRUN
-from benchmarks.peers.leftovers import cgroup_parent, unmount_below
+from benchmarks.peers.leftovers import cgroup_parent, short_directory
 from benchmarks.scenario import Place
 
 __all__ = ["PEER", "client"]
@@ -17,10 +17,9 @@ def client(place: Place) -> list[str]:
 
 
 def _prepared(place: Place) -> list[str]:
-    directory = place.scratch / "podman"
+    place.once(cgroup_parent)  # which outlives what is below
+    directory = place.once(short_directory) / "podman"
     directory.mkdir()
-    place.once(cgroup_parent)  # removed after what is below
-    place.stack.callback(unmount_below, directory)
     command = ["podman", "--root", f"{directory}/root", "--runroot", f"{directory}/run", "--tmpdir", f"{directory}/tmp"]
     command += ["--cgroup-manager", "cgroupfs", "--events-backend", "none"]
     if CRUN.refusal():  # which it would call where it is installed
