@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
 import execdrivers
 from execdrivers.registry import default_registry
 
-__all__ = ["lacking", "run"]
+__all__ = ["lacking", "run", "run_together"]
 
 #: Turns for nothing, in which modules are imported and the host is looked at.
 _WARM_UP = 3
@@ -28,3 +29,28 @@ def run(count: int, *, driver: str, rootfs: str) -> Iterator[float]:
         after = time.perf_counter()
         if turn >= 0:
             yield after - before
+
+
+def run_together(count: int, *, threads: int, each: int, rootfs: str) -> Iterator[float]:
+    """Seconds per container as so many threads start ``each`` containers of the native driver, one after the other.
+
+    ``count`` times: from the moment when all threads are let go to the end of the last.
+    """
+
+    def work() -> None:
+        gate.wait()
+        for _ in range(each):
+            execdrivers.run(["/bin/true"], rootfs=rootfs, driver="native", check=True)
+
+    for turn in range(-1, count):
+        gate = threading.Barrier(threads + 1)
+        workers = [threading.Thread(target=work) for _ in range(threads)]
+        for worker in workers:
+            worker.start()
+        gate.wait()
+        before = time.perf_counter()
+        for worker in workers:
+            worker.join()
+        after = time.perf_counter()
+        if turn >= 0:
+            yield (after - before) / (threads * each)

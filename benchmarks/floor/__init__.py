@@ -9,7 +9,7 @@ from pathlib import Path
 
 from execdrivers import ContainerSpec, defaults, seccomp
 
-__all__ = ["build", "build_exec", "executions", "rounds"]
+__all__ = ["build", "build_exec", "executions", "rounds", "together"]
 
 _HERE = Path(__file__).resolve().parent
 _WARNINGS = ["-Wall", "-Wextra", "-Werror"]
@@ -54,6 +54,12 @@ def _filter() -> str:
 def rounds(built: Built, count: int, rootfs: str, command: list[str]) -> list[float]:
     """Seconds that each of ``count`` containers took from start to exit."""
     return _times([*built, str(count), rootfs, *command], None)
+
+
+def together(built: Built, workers: int, each: int, rootfs: str, command: list[str]) -> float:
+    """Seconds per container as so many processes start ``each`` containers, one after the other."""
+    [whole] = _times([*built, f"{workers}x{each}", rootfs, *command], None)
+    return whole / (workers * each)
 
 
 def executions(built: Built, count: int, pid: int, command: list[str], environment: Mapping[str, str]) -> list[float]:

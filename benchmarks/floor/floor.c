@@ -1,7 +1,9 @@
 /* The C floor: how fast a container like the native driver's default one can start and end here, with no library.
  *
- * usage: floor LAUNCHER ROUNDS ROOTFS COMMAND [ARGS...]   prints one duration in nanoseconds per line.
- * A round: clone(CLONE_VM | CLONE_VFORK, all namespaces), execveat of the launcher, wait for the end. */
+ * usage: floor LAUNCHER [WORKERSx]ROUNDS ROOTFS COMMAND [ARGS...]
+ * A round: clone(CLONE_VM | CLONE_VFORK, all namespaces), execveat of the launcher, wait for the end. Prints the duration
+ * of each in nanoseconds, a line each; with WORKERS, so many processes that each do so many rounds at the same time, how
+ * long it took them in all. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/sched.h>
@@ -34,10 +36,67 @@ __attribute__((noinline)) static long start(int launcher, char **argv)
     return pid;
 }
 
+static long long now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
+static void round_or_exit(int launcher, char **argv)
+{
+    int status;
+    long pid = start(launcher, argv);
+    if (pid < 0 || waitpid((pid_t)pid, &status, 0) < 0) {
+        fprintf(stderr, "floor: clone: %ld\n", pid);
+        exit(1);
+    }
+    if (status) {
+        fprintf(stderr, "floor: wait status %#x\n", status);
+        exit(1);
+    }
+}
+
+static void one_by_one(int launcher, long rounds, char **argv)
+{
+    while (rounds-- > 0) {
+        long long before = now();
+        round_or_exit(launcher, argv);
+        printf("%lld\n", now() - before);
+    }
+}
+
+/* Processes, as threads would contend for the memory map that their children borrow. */
+static void at_once(int launcher, long workers, long rounds, char **argv)
+{
+    int ready[2], gate[2], status;
+    char byte = 0;
+    if (pipe2(ready, O_CLOEXEC) || pipe2(gate, O_CLOEXEC))
+        exit(1);
+    for (long worker = 0; worker < workers; worker++)
+        if (fork() == 0) {
+            close(gate[1]);
+            if (write(ready[1], &byte, 1) != 1 || read(gate[0], &byte, 1) != 0)
+                exit(1);
+            while (rounds-- > 0)
+                round_or_exit(launcher, argv);
+            exit(0);
+        }
+    for (long worker = 0; worker < workers; worker++)
+        if (read(ready[0], &byte, 1) != 1)
+            exit(1);
+    long long before = now();
+    close(gate[1]);
+    for (long worker = 0; worker < workers; worker++)
+        if (wait(&status) < 0 || status)
+            exit(1);
+    printf("%lld\n", now() - before);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 5) {
-        fprintf(stderr, "usage: floor LAUNCHER ROUNDS ROOTFS COMMAND [ARGS...]\n");
+        fprintf(stderr, "usage: floor LAUNCHER [WORKERSx]ROUNDS ROOTFS COMMAND [ARGS...]\n");
         return 2;
     }
     int launcher = open(argv[1], O_PATH | O_CLOEXEC);
@@ -45,21 +104,11 @@ int main(int argc, char **argv)
         perror(argv[1]);
         return 2;
     }
-    for (long rounds = atol(argv[2]); rounds > 0; rounds--) {
-        struct timespec before, after;
-        int status;
-        clock_gettime(CLOCK_MONOTONIC, &before);
-        long pid = start(launcher, argv + 2);
-        if (pid < 0 || waitpid((pid_t)pid, &status, 0) < 0) {
-            fprintf(stderr, "floor: clone: %ld\n", pid);
-            return 1;
-        }
-        clock_gettime(CLOCK_MONOTONIC, &after);
-        if (status) {
-            fprintf(stderr, "floor: wait status %#x\n", status);
-            return 1;
-        }
-        printf("%lld\n", (after.tv_sec - before.tv_sec) * 1000000000LL + after.tv_nsec - before.tv_nsec);
-    }
+    char *rest;
+    long number = strtol(argv[2], &rest, 10);
+    if (*rest == 'x')
+        at_once(launcher, number, atol(rest + 1), argv + 2);
+    else
+        one_by_one(launcher, number, argv + 2);
     return 0;
 }

@@ -1,4 +1,4 @@
-"""Where tools leave what they would leave behind: cgroups, files, mounts. It goes, with all that is in it, with the run."""
+"""Where tools leave what they would leave behind: cgroups, files, mounts. All of it goes with the run."""
 
 from __future__ import annotations
 
