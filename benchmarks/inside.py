@@ -58,19 +58,20 @@ def starts(
         del held
 
 
-def alive(count: int, *, rootfs: str, containers: int, root: str) -> list[float]:
+def alive(count: int, *, rootfs: str, containers: int, root: str, patience: float) -> list[float]:
     """Of ``count`` starts as in `starts`, while this program holds so many other containers, which sleep.
 
-    It makes them and removes them, and waits for the kernel to have done all that it has put off, before and after.
+    It makes them and removes them, and waits for the kernel to have done what it has put off, before and after: so many
+    seconds at the most.
     """
     allow_descriptors(containers)
-    rest.wait()
+    rest.wait(patience)
     with Engine(root) as engine:
         for _ in range(containers):
             sleeping(engine, rootfs)
-        rest.wait()
+        rest.wait(patience)
         times = _times(lambda: engine.run(["/bin/true"], rootfs=rootfs, driver="native", check=True), count)
-    rest.wait()
+    rest.wait(patience)
     return times
 
 

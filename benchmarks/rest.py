@@ -1,32 +1,41 @@
-"""The machine at rest: when the kernel has done what it has put off, as the removal of network namespaces."""
+"""The kernel at rest: when it has done what it has put off.
+
+The network namespaces of containers that have ended are taken down by a worker of the kernel, in batches, of which a
+thousand keep it busy for seconds; a worker's name in /proc says what it is at.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
+from pathlib import Path
 
 __all__ = ["wait"]
 
-_GLANCE = 0.1
-_PATIENCE = 60.0
-#: Share of all processors' time. What else runs on the machine is none of ours, and must not be waited for for ever.
-_AT_REST = 0.9
+#: Seconds.
+_GLANCE = 0.05
+#: A batch may come right after another.
+_GLANCES = 4
 
 
-def wait() -> None:
-    """Until the processors are all but idle, or for a minute."""
-    deadline = time.monotonic() + _PATIENCE
-    while _idle_share() < _AT_REST and time.monotonic() < deadline:
-        pass
+def wait(patience: float) -> None:
+    """Until no network namespace is being taken down any more; for so many seconds at the most, since others may make
+    containers all the time."""
+    deadline = time.monotonic() + patience
+    quiet = 0
+    while quiet < _GLANCES and time.monotonic() < deadline:
+        time.sleep(_GLANCE)
+        quiet = 0 if _at_work() else quiet + 1
 
 
-def _idle_share() -> float:
-    before = _times()
-    time.sleep(_GLANCE)
-    spent = [after - earlier for after, earlier in zip(_times(), before, strict=True)]
-    return (spent[3] + spent[4]) / (sum(spent) or 1)  # idle and iowait
+def _at_work() -> bool:
+    return any(name.startswith("kworker/") and name.endswith("+netns") for name in _names())
 
 
-def _times() -> list[int]:
-    """The first eight counters of /proc/stat, of all processors: the last two are parts of the first."""
-    with open("/proc/stat", encoding="ascii") as file:
-        return list(map(int, file.readline().split()[1:9]))
+def _names() -> list[str]:
+    names = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):  # it has ended
+            names.append(Path(f"/proc/{pid}/comm").read_text().strip())
+    return names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Sequence
 
@@ -34,19 +35,32 @@ def _alive_point(place: Place, count: int) -> Contender:
     needed = inside.SPARE + inside.DESCRIPTORS * count
     if allowed != resource.RLIM_INFINITY and allowed < needed:
         return Contender(name=name, lacking=f"{allowed} open files are allowed; ulimit -n {needed}")
-    options = {"rootfs": place.rootfs, "containers": count, "root": str(place.scratch / f"alive-{count}")}
-    return _point(count, name, "containers alive", "alive", batch=60, **options)
+    return _point(
+        count,
+        name,
+        "containers alive",
+        "alive",
+        batch=60,
+        rootfs=place.rootfs,
+        containers=count,
+        root=str(place.scratch / "alive"),
+        patience=0 if place.quick else 30,
+    )
 
 
 # --- the caller's memory ------------------------------------------------------------------------------------------
 
 
 def _memory(place: Place) -> Sequence[Contender]:
-    sizes = (20, 500) if place.quick else (20, 500, 2000)
-    return [
-        _point(size, f"native, caller of {size:,} MB", "caller's memory", "starts", rootfs=place.rootfs, megabytes=size)
-        for size in sizes
-    ]
+    return [_memory_point(place, size) for size in (20, 500, 2000)]
+
+
+def _memory_point(place: Place, size: int) -> Contender:
+    name = f"native, caller of {size:,} MB"
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    if available < size + 200:
+        return Contender(name=name, lacking=f"{available} MB of memory are free; close other programs")
+    return _point(size, name, "caller's memory", "starts", rootfs=place.rootfs, megabytes=size)
 
 
 # --- mounts -------------------------------------------------------------------------------------------------------
