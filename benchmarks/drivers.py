@@ -7,9 +7,16 @@ import time
 from collections.abc import Iterator
 
 import execdrivers
+from benchmarks.inprocess import in_process
+from benchmarks.sampling import Contender
+from benchmarks.scenario import Place
+from execdrivers import DEVNULL, ContainerSpec, Engine
 from execdrivers.registry import default_registry
 
-__all__ = ["lacking", "run", "run_together"]
+__all__ = ["contenders", "lacking", "phase", "run", "run_together"]
+
+#: Driver → samples a round.
+_BATCHES = {"native": 40, "chroot": 40, "lxc": 10, "oci": 10}
 
 #: Turns for nothing, in which modules are imported and the host is looked at.
 _WARM_UP = 3
@@ -21,6 +28,14 @@ def lacking(driver: str) -> str:
     return "; ".join(f"{problem.reason} ({problem.remedy})" for problem in problems)
 
 
+def contenders(place: Place, function: str, **options: object) -> Iterator[Contender]:
+    """The drivers, measured by one of the functions below, with these options."""
+    for driver, batch in _BATCHES.items():
+        if place.wants(driver):
+            measure = in_process(f"benchmarks.drivers:{function}", driver=driver, rootfs=place.rootfs, **options)
+            yield Contender(name=driver, measure=measure, lacking=lacking(driver), batch=batch)
+
+
 def run(count: int, *, driver: str, rootfs: str) -> Iterator[float]:
     """Seconds from the call of ``execdrivers.run`` to its return, for each of ``count`` containers."""
     for turn in range(-_WARM_UP, count):
@@ -29,6 +44,22 @@ def run(count: int, *, driver: str, rootfs: str) -> Iterator[float]:
         after = time.perf_counter()
         if turn >= 0:
             yield after - before
+
+
+def phase(count: int, *, driver: str, rootfs: str, root: str, name: str) -> Iterator[float]:
+    """Seconds of one phase of each of ``count`` containers: create, start, wait or delete; ``root`` is the store's."""
+    spec = ContainerSpec(["/bin/true"], rootfs=rootfs)
+    with Engine(root) as engine:
+        for turn in range(-_WARM_UP, count):
+            before = time.perf_counter()
+            container = engine.create(spec, driver=driver, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
+            times = {"create": time.perf_counter() - before}
+            for act in (container.start, container.wait, container.delete):
+                before = time.perf_counter()
+                act()
+                times[act.__name__] = time.perf_counter() - before
+            if turn >= 0:
+                yield times[name]
 
 
 def run_together(count: int, *, threads: int, each: int, rootfs: str) -> Iterator[float]:

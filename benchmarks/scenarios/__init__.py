@@ -4,12 +4,13 @@ the report."""
 from __future__ import annotations
 
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import exec, growth, memory, start, startup, stats, streams, together
+from benchmarks.scenarios import exec, growth, memory, phases, start, startup, stats, streams, together
 
 __all__ = ["ALL"]
 
 ALL: tuple[Scenario, ...] = (
     *start.SCENARIOS,
+    *phases.SCENARIOS,
     *together.SCENARIOS,
     *exec.SCENARIOS,
     *growth.SCENARIOS,

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks import floor, peers
-from benchmarks.drivers import lacking
-from benchmarks.inprocess import in_process
+from benchmarks import drivers, floor, peers
 from benchmarks.peers import docker_py
 from benchmarks.sampling import Contender
 from benchmarks.scenario import Comparison, Place, Scenario
 
 __all__ = ["SCENARIOS"]
 
-#: Driver → samples a round.
-_DRIVERS = {"native": 40, "chroot": 40, "lxc": 10, "oci": 10}
-
 
 def _contenders(place: Place) -> Sequence[Contender]:
     tools = [peer.contender(place) for peer in peers.ALL if place.wants(peer.name)]
     libraries = [docker_py.contender(place)] if place.wants(docker_py.NAME) else []
-    return [_floor(place), *_ours(place), *tools, *libraries]
+    return [_floor(place), *drivers.contenders(place, "run"), *tools, *libraries]
 
 
 def _floor(place: Place) -> Contender:
@@ -28,19 +23,6 @@ def _floor(place: Place) -> Contender:
         return floor.rounds(place.floor, count, place.rootfs, ["/bin/true"])
 
     return Contender(name="C floor", measure=measure, batch=40)
-
-
-def _ours(place: Place) -> Sequence[Contender]:
-    return [
-        Contender(
-            name=driver,
-            measure=in_process("benchmarks.drivers:run", driver=driver, rootfs=place.rootfs),
-            lacking=lacking(driver),
-            batch=batch,
-        )
-        for driver, batch in _DRIVERS.items()
-        if place.wants(driver)
-    ]
 
 
 _ABOUT = """\
