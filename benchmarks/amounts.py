@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["amount", "number"]
+__all__ = ["amount", "number", "plain"]
 
 _UNITS = {
     "s": ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")),
@@ -25,3 +25,9 @@ def amount(value: float, unit: str) -> str:
     # The largest unit of which there is one.
     size, name = next(((size, name) for size, name in _UNITS[unit] if abs(value) >= 0.9995 * size), _UNITS[unit][-1])
     return f"{number(value / size)} {name}"
+
+
+def plain(value: float, unit: str) -> str:
+    """As `amount`, for values that are exact, without zeros that say nothing: ``1 ms``, ``≤ 1.2``."""
+    digits, space, name = amount(value, unit).partition(" ")
+    return f"{digits.rstrip('0').rstrip('.') if '.' in digits else digits}{space}{name}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.amounts import amount, number
+from benchmarks.amounts import amount, plain
 from benchmarks.results import Measured, Outcome
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw"]
 
-#: Ours, the floor, and others, by the first word of a contender's name or the group of its curve.
+#: A contender with one of these words in its name is ours.
 _OURS = {"native", "lxc", "oci", "chroot", "execdrivers"}
 _ACCENT, _LIGHT_ACCENT, _FLOOR, _OTHERS = "#1f6fb2", "#8ab8dd", "#4d565f", "#b9c0c8"
 _INK, _FAINT, _RULE = "#24292f", "#6e7781", "#e4e7eb"
@@ -52,8 +53,6 @@ def draw(outcome: Outcome, directory: Path) -> bool:
 
 def _bars(outcome: Outcome, measured: list[Measured]) -> Figure:
     """A bar to each median, the best on top, with a line over half of all samples and the value at its end."""
-    from matplotlib.ticker import LogLocator
-
     more_is_better = outcome.unit == "B/s"
     shown = [(contender.name, spread) for contender in measured if (spread := contender.spread) is not None]
     shown.sort(key=lambda pair: pair[1].median, reverse=more_is_better)
@@ -83,8 +82,6 @@ def _bars(outcome: Outcome, measured: list[Measured]) -> Figure:
     highest = max(spread.high for _, spread in shown)
     room = 0.18  # for the longest one's value
     axes.set_xlim(start, highest * (highest / start) ** room if logarithmic else highest * (1 + room))
-    if logarithmic and highest / start < 100:
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.tick_params(axis="y", length=0, pad=6)
     axes.grid(axis="x", color=_RULE, linewidth=0.8, zorder=0)
     _in_units(axes, "x", outcome.unit)
@@ -98,7 +95,7 @@ def _bars(outcome: Outcome, measured: list[Measured]) -> Figure:
 
 
 def _curves(outcome: Outcome, measured: list[Measured]) -> Figure:
-    """A curve for each group through the medians, named at its end, with a band over half of all samples."""
+    """A curve for each group through the medians, named at its end if there are several; the band is half of all."""
     groups: dict[str, list[Measured]] = {}
     for contender in measured:
         groups.setdefault(contender.group or contender.name, []).append(contender)
@@ -109,7 +106,7 @@ def _curves(outcome: Outcome, measured: list[Measured]) -> Figure:
         points.sort(key=lambda point: point.x or 0)
         spreads = [spread for point in points if (spread := point.spread) is not None]
         xs = [point.x for point in points if point.x is not None]
-        ours = _is_ours(group)
+        ours = any(_is_ours(point.name) for point in points)
         colour = _ACCENT if ours else next(hues)
         axes.fill_between(
             xs, [each.low for each in spreads], [each.high for each in spreads], color=colour, alpha=0.15, linewidth=0
@@ -121,7 +118,7 @@ def _curves(outcome: Outcome, measured: list[Measured]) -> Figure:
     positive = [value for value in values if value > 0]
     if positive and positive[-1] / positive[0] >= 50:
         axes.set_xscale("symlog", linthresh=positive[0])
-    axes.set_xticks(values, [number(value) if value % 1 else f"{value:,.0f}" for value in values])
+    axes.set_xticks(values, [plain(value, "") for value in values])
     axes.minorticks_off()
     axes.set_xlabel(outcome.x)
     axes.set_ylim(0, 1.12 * max(spread.high for point in measured if (spread := point.spread)))
@@ -131,7 +128,12 @@ def _curves(outcome: Outcome, measured: list[Measured]) -> Figure:
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(_FAINT)
     axes.tick_params(axis="y", length=0, labelcolor=_FAINT)
-    _name_curves(axes, ends)
+    if len(ends) > 1:
+        _name_curves(axes, ends)
+    else:
+        for x, value in zip(xs, medians, strict=True):
+            text = amount(value, outcome.unit)
+            axes.annotate(text, (x, value), xytext=(0, 8), textcoords="offset points", ha="center", weight="bold")
     _titles(figure, outcome, "medians; the band is half of all samples")
     return figure
 
@@ -176,27 +178,31 @@ def _titles(figure: Figure, outcome: Outcome, note: str) -> None:
 
 
 def _in_units(axes: Axes, which: str, unit: str) -> None:
-    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+    """Ticks at round amounts: of bytes at powers of two."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, MultipleLocator, NullLocator
 
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _short(value, unit)))
-    axis.set_minor_formatter(NullFormatter())
+    low, high = sorted(axis.get_view_interval())
+    if axis.get_scale() == "log":
+        decades = math.log10(high / low)
+        axis.set_major_locator(
+            LogLocator(base=2, numticks=8) if unit == "B" else LogLocator(subs=(1, 2, 5) if decades < 2 else (1,))
+        )
+    elif unit == "B":
+        axis.set_major_locator(MultipleLocator(2 ** round(math.log2((high - low) / 5))))
+    else:
+        axis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value, unit) if value else "0"))
     axis.set_tick_params(length=0)
 
 
-def _short(value: float, unit: str) -> str:
-    """As `amount`, without digits that say nothing: ``1 ms``."""
-    digits, _, name = amount(value, unit).partition(" ")
-    return f"{digits.rstrip('0').rstrip('.') if '.' in digits else digits} {name}" if value else "0"
-
-
 def _is_ours(name: str) -> bool:
-    return name.replace(",", " ").split()[0] in _OURS
+    return not _OURS.isdisjoint(name.replace(",", " ").split())
 
 
 def _colour(name: str) -> str:
     """Of a bar."""
     if _is_ours(name):
-        return _ACCENT if name.startswith(("native", "execdrivers")) else _LIGHT_ACCENT
+        return _LIGHT_ACCENT if name in ("lxc", "oci", "chroot") else _ACCENT
     return _FLOOR if "floor" in name else _OTHERS

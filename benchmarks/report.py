@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from benchmarks.amounts import amount, number
+from benchmarks.amounts import amount, number, plain
 from benchmarks.results import Figure, Outcome, Results
 from benchmarks.statistics import CONFIDENCE, Estimate, ratio
 
@@ -35,11 +35,11 @@ def markdown(results: Results, drawn: frozenset[str], earlier: Results | None = 
 def targets(results: Results) -> str:
     """All figures that have a target, and whether it is met."""
     rows = [
-        [figure.title, _target(figure), estimate(figure.estimate, figure.unit), _verdict(figure)]
+        [figure.scenario, figure.title, _target(figure), estimate(figure.estimate, figure.unit), _verdict(figure)]
         for figure in results.figures()
         if figure.target is not None
     ]
-    return _table(["figure", "target", f"measured ({_PERCENT} interval)", "met"], rows, "lrrl")
+    return _table(["scenario", "figure", "target", f"measured ({_PERCENT} interval)", "met"], rows, "llrrl")
 
 
 def compared(results: Results, earlier: Results) -> str:
@@ -55,9 +55,11 @@ def compared(results: Results, earlier: Results) -> str:
             answer = "yes" if agrees else "**no**"
             count += 1
             agreeing += agrees
-        rows.append([figure.title, estimate(then, figure.unit), estimate(figure.estimate, figure.unit), answer])
+        rows.append(
+            [figure.scenario, figure.title, estimate(then, figure.unit), estimate(figure.estimate, figure.unit), answer]
+        )
     summary = f"{agreeing} of {count} figures agree: their {_PERCENT} intervals overlap."
-    return summary + "\n\n" + _table(["figure", "then", "now", "agree"], rows, "lrrl")
+    return summary + "\n\n" + _table(["scenario", "figure", "then", "now", "agree"], rows, "llrrl")
 
 
 def estimate(value: Estimate | None, unit: str) -> str:
@@ -86,7 +88,7 @@ def _preamble(results: Results) -> str:
 
 def _target(figure: Figure) -> str:
     assert figure.target is not None
-    return f"{'≥' if figure.at_least else '≤'} {amount(figure.target, figure.unit)}"
+    return f"{'≥' if figure.at_least else '≤'} {plain(figure.target, figure.unit)}"
 
 
 def _verdict(figure: Figure) -> str:
