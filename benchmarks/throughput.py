@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import execdrivers
-from execdrivers import ContainerSpec, Engine, LogOptions
+from execdrivers import DEVNULL, ContainerSpec, Engine, LogOptions
 
 __all__ = ["callback", "capture", "log", "plain_file", "plain_pipe", "plain_terminal", "terminal"]
 
@@ -24,7 +24,9 @@ def capture(count: int, *, rootfs: str, size: int) -> list[float]:
     """`execdrivers.run` with ``capture_output``."""
 
     def take(size: int) -> int:
-        done = execdrivers.run(_zeros(size), rootfs=rootfs, driver="native", capture_output=True, output_limit=None)
+        done = execdrivers.run(
+            _zeros(size), rootfs=rootfs, driver="native", stdin=DEVNULL, capture_output=True, output_limit=None
+        )
         return len(done.stdout)
 
     return _rates(take, size, count)
@@ -35,7 +37,9 @@ def callback(count: int, *, rootfs: str, size: int) -> list[float]:
 
     def take(size: int) -> int:
         lengths: list[int] = []
-        execdrivers.run(_zeros(size), rootfs=rootfs, driver="native", stdout=lambda data: lengths.append(len(data)))
+        execdrivers.run(
+            _zeros(size), rootfs=rootfs, driver="native", stdin=DEVNULL, stdout=lambda data: lengths.append(len(data))
+        )
         return sum(lengths)
 
     return _rates(take, size, count)
@@ -47,7 +51,12 @@ def terminal(count: int, *, rootfs: str, size: int) -> list[float]:
     def take(size: int) -> int:
         lengths: list[int] = []
         execdrivers.run(
-            _zeros(size), rootfs=rootfs, driver="native", tty=True, stdout=lambda data: lengths.append(len(data))
+            _zeros(size),
+            rootfs=rootfs,
+            driver="native",
+            tty=True,
+            stdin=DEVNULL,
+            stdout=lambda data: lengths.append(len(data)),
         )
         return sum(lengths)
 
@@ -74,7 +83,9 @@ def plain_pipe(count: int, *, rootfs: str, size: int) -> list[float]:
     """`subprocess.run` with ``capture_output``."""
 
     def take(size: int) -> int:
-        return len(subprocess.run(_outside(rootfs, size), capture_output=True, check=True).stdout)
+        return len(
+            subprocess.run(_outside(rootfs, size), stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout
+        )
 
     return _rates(take, size, count)
 
@@ -84,7 +95,7 @@ def plain_terminal(count: int, *, rootfs: str, size: int) -> list[float]:
 
     def take(size: int) -> int:
         master, slave = pty.openpty()
-        with subprocess.Popen(_outside(rootfs, size), stdout=slave):
+        with subprocess.Popen(_outside(rootfs, size), stdin=subprocess.DEVNULL, stdout=slave):
             os.close(slave)
             arrived = 0
             try:
@@ -104,7 +115,7 @@ def plain_file(count: int, *, rootfs: str, size: int, directory: str) -> list[fl
     def take(size: int) -> int:
         path = Path(directory, "plain")
         with path.open("wb") as file:
-            subprocess.run(_outside(rootfs, size), stdout=file, check=True)
+            subprocess.run(_outside(rootfs, size), stdin=subprocess.DEVNULL, stdout=file, check=True)
         arrived = path.stat().st_size
         path.unlink()
         return arrived

@@ -10,7 +10,7 @@ from benchmarks.peers.leftovers import cgroup_parent
 from benchmarks.scenario import Place
 from execdrivers_lxc import locks
 
-__all__ = ["PEER"]
+__all__ = ["CONFIG", "PEER"]
 
 
 def _command_line(place: Place) -> CommandLine:
@@ -27,14 +27,14 @@ def _prepared(place: Place) -> CommandLine:
         name = f"lxc-{next(numbers)}"
         place.stack.callback(locks.remove, str(directory), name)  # which LXC leaves
         file = directory / f"{name}.conf"
-        file.write_text(_CONFIG.format(rootfs=place.rootfs, name=name, cgroup=f"{parent}/{name}", parent=parent))
+        file.write_text(CONFIG.format(rootfs=place.rootfs, name=name, cgroup=f"{parent}/{name}", parent=parent))
         return ["lxc-execute", "-q", "-n", name, "-P", str(directory), "-f", str(file), "--", *args]
 
     return command
 
 
 #: All its defaults, and what the file systems of a container take.
-_CONFIG = """\
+CONFIG = """\
 lxc.rootfs.path = dir:{rootfs}
 lxc.uts.name = {name}
 lxc.net.0.type = empty

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from benchmarks import living, weight
 from benchmarks.inprocess import in_process
+from benchmarks.living import Living
+from benchmarks.peers import commandline
 from benchmarks.sampling import Contender
 from benchmarks.scenario import Limit, Place, Scenario
 
@@ -25,7 +28,21 @@ def _contenders(place: Place) -> Sequence[Contender]:
             measure=in_process("benchmarks.weight:monitors", rootfs=place.rootfs, root=root),
             batch=5,
         ),
+        _watcher(place, "containerd-shim", "docker", living.of_docker, "apt-get install docker.io"),
+        _watcher(place, "conmon", "podman", living.of_podman, "apt-get install podman"),
+        _watcher(place, "lxc-start", "lxc-start", living.of_lxc, "apt-get install lxc"),
     ]
+
+
+def _watcher(place: Place, name: str, program: str, start: Callable[[Place], Living], install: str) -> Contender:
+    """Who waits for the end of another tool's container."""
+    if commandline.which(program) is None:
+        return Contender(name=name, lacking=f"{program} is not installed; {install}")
+
+    def take(count: int) -> Sequence[float]:
+        return [float(weight.private(place.once(start).watcher)) for _ in range(count)]
+
+    return Contender(name=name, measure=take, batch=1)
 
 
 SCENARIOS = (
@@ -33,7 +50,8 @@ SCENARIOS = (
         name="memory",
         title="Private memory for each live container",
         about="What would be free without it (private pages, as /proc/PID/smaps_rollup has them): of a program, for "
-        "each of 200 more containers that it holds; of the process that watches over a detached one.",
+        "each of 200 more containers that it holds; of the process that watches over a detached one; and of those "
+        "that watch over containers of Docker's, Podman's and LXC's.",
         unit="B",
         contenders=_contenders,
         rounds=5,
