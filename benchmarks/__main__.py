@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -161,4 +162,8 @@ def _show(results: Results, options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # daemons and containers are ended as by an interrupt
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
