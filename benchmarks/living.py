@@ -41,13 +41,11 @@ class Living:
 
 def of_lxc(place: Place) -> Living:
     """By lxc-start."""
-    directory, parent = place.scratch / "living-lxc", place.once(cgroup_parent)
+    directory = place.scratch / "living-lxc"
     (directory / _NAME).mkdir(parents=True)
     place.stack.callback(locks.remove, str(directory), _NAME)  # which LXC leaves
     config = directory / _NAME / "config"
-    config.write_text(
-        lxc_execute.CONFIG.format(rootfs=place.rootfs, name=_NAME, cgroup=f"{parent}/{_NAME}", parent=parent)
-    )
+    config.write_text(lxc_execute.configuration(place, _NAME))
     of = ["--name", _NAME, "--lxcpath", str(directory)]
     _call("lxc-start", *of, "--rcfile", str(config), "--", *_SLEEP)
     place.stack.callback(_call, "lxc-stop", *of, "--kill")

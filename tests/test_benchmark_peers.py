@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
 import pytest
 from benchmarks import peers
 from benchmarks.peers import bare, bwrap, commandline, nspawn
-from benchmarks.peers.commandline import Peer
+from benchmarks.peers.commandline import CommandLine, Peer
 from benchmarks.sampling import Failed
 from benchmarks.scenario import Place
+from benchmarks.scenarios import overhead
+
+import execdrivers
 
 pytestmark = pytest.mark.needs("root", "busybox")
 
@@ -96,3 +99,30 @@ def test_what_goes_wrong_is_told(place: Place) -> None:
     broken = attrs.evolve(bwrap.PEER, command_line=lambda place: commandline.prefix(["bwrap", "--no-such-option"]))
     assert "does not work here: exit status 1: bwrap: Unknown option --no-such-option" in broken.lacking(place)
     assert broken.contender(place).measure is None
+
+
+_ISOLATION = """
+busybox grep -E 'Cap|NoNew|Seccomp:' /proc/self/status
+busybox ls /dev
+for file in /proc/keys /proc/timer_list; do busybox wc -c <$file; done
+while read _ _ _ _ place options _; do echo "$place ${options%%,*}"; done </proc/self/mountinfo | busybox sort
+busybox unshare -m true 2>&1
+"""
+
+
+@pytest.mark.parametrize(
+    ("driver", "program", "bare"), [("lxc", "lxc-execute", overhead.lxc), ("oci", "runc", overhead.oci)]
+)
+def test_driver_and_bare_tool_isolate_alike(
+    no_leaks: None, place: Place, driver: str, program: str, bare: Callable[[Place], CommandLine]
+) -> None:
+    if commandline.which(program) is None:
+        pytest.skip(f"needs the program {program}")
+    command = ["/bin/sh", "-c", _ISOLATION]
+    theirs = subprocess.run(
+        bare(place)(command), env=commandline.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    ours = execdrivers.run(command, rootfs=place.rootfs, driver=driver, capture_output=True, text=True)
+    assert "/proc/sys ro" in ours.stdout
+    assert "Seccomp:\t2" in ours.stdout
+    assert theirs.stdout == ours.stdout

@@ -26,11 +26,13 @@ class Bundles:
     runtime: str
     directory: Path
     config: Any
+    #: A path below each hierarchy's root.
+    cgroup: str
     _numbers: itertools.count[int] = attrs.field(factory=itertools.count, init=False)
 
     @classmethod
     def of(cls, runtime: str, place: Place) -> Bundles:
-        """Ask the runtime for its configuration, and point it to the root file system. Raises `Failed`."""
+        """By the runtime's own configuration, with the place's root file system. Raises `Failed`."""
         directory = place.scratch / runtime
         directory.mkdir()
         done = subprocess.run([runtime, "spec"], cwd=directory, env=environment(), capture_output=True, text=True)
@@ -41,8 +43,7 @@ class Bundles:
         config["root"]["path"] = place.rootfs
         # Ours mounts no cgroups unasked either; of v1 it is a dozen mounts.
         config["mounts"] = [mount for mount in config["mounts"] if mount["type"] != "cgroup"]
-        config["linux"]["cgroupsPath"] = f"/{place.once(cgroup_parent)}/{runtime}"
-        return cls(runtime, directory, config)
+        return cls(runtime, directory, config, place.once(cgroup_parent))
 
     @property
     def command(self) -> list[str]:
@@ -53,7 +54,7 @@ class Bundles:
         """A bundle that runs a command: its directory, and an id for its container."""
         id = f"{self.runtime}-{next(self._numbers)}"
         config = {**self.config, "process": {**self.config["process"], "args": list(args)}}
-        config["linux"] = {**config["linux"], "cgroupsPath": f"{config['linux']['cgroupsPath']}/{id}"}
+        config["linux"] = {**config["linux"], "cgroupsPath": f"/{self.cgroup}/{id}"}
         directory = self.directory / id
         directory.mkdir()
         (directory / "config.json").write_text(json.dumps(config))

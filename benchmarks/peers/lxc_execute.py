@@ -10,42 +10,49 @@ from benchmarks.peers.leftovers import cgroup_parent
 from benchmarks.scenario import Place
 from execdrivers_lxc import locks
 
-__all__ = ["CONFIG", "PEER"]
+__all__ = ["PEER", "configuration", "configured"]
+
+#: All of LXC's defaults, and what the file systems of a container take.
+_USUAL = (
+    "lxc.net.0.type = empty",
+    "lxc.net.0.flags = up",
+    "lxc.mount.auto = proc:mixed sys:ro",
+    "lxc.console.path = none",
+    "lxc.apparmor.profile = unconfined",
+)
 
 
-def _command_line(place: Place) -> CommandLine:
-    return place.once(_prepared)
-
-
-def _prepared(place: Place) -> CommandLine:
-    directory = place.scratch / "lxc-execute"
-    directory.mkdir()
+def configuration(place: Place, name: str, lines: Sequence[str] = _USUAL) -> str:
+    """The text of a file for a container of that name in the place: its root, its cgroups, and these lines."""
     parent = place.once(cgroup_parent)
+    cgroups = {"container": f"{parent}/{name}", "monitor": f"{parent}/{name}.monitor", "monitor.pivot": parent}
+    keys = {"rootfs.path": f"dir:{place.rootfs}", **{f"cgroup.dir.{of}": path for of, path in cgroups.items()}}
+    return "\n".join([*lines, *(f"lxc.{key} = {value}" for key, value in keys.items()), ""])
+
+
+def configured(place: Place, label: str, lines: Sequence[str] = _USUAL) -> CommandLine:
+    """A command line whose containers are called after the label, with such a configuration."""
+    directory = place.scratch / label
+    directory.mkdir()
     numbers = itertools.count()
 
     def command(args: Sequence[str]) -> list[str]:
-        name = f"lxc-{next(numbers)}"
+        name = f"{label}-{next(numbers)}"
         place.stack.callback(locks.remove, str(directory), name)  # which LXC leaves
         file = directory / f"{name}.conf"
-        file.write_text(CONFIG.format(rootfs=place.rootfs, name=name, cgroup=f"{parent}/{name}", parent=parent))
+        file.write_text(configuration(place, name, lines))
         return ["lxc-execute", "-q", "-n", name, "-P", str(directory), "-f", str(file), "--", *args]
 
     return command
 
 
-#: All its defaults, and what the file systems of a container take.
-CONFIG = """\
-lxc.rootfs.path = dir:{rootfs}
-lxc.uts.name = {name}
-lxc.net.0.type = empty
-lxc.net.0.flags = up
-lxc.mount.auto = proc:mixed sys:ro
-lxc.console.path = none
-lxc.apparmor.profile = unconfined
-lxc.cgroup.dir.container = {cgroup}
-lxc.cgroup.dir.monitor = {cgroup}.monitor
-lxc.cgroup.dir.monitor.pivot = {parent}
-"""
+def _prepared(place: Place) -> CommandLine:
+    return configured(place, "lxc")
+
+
+def _command_line(place: Place) -> CommandLine:
+    return place.once(_prepared)
+
 
 PEER = Peer(
     name="lxc-execute",

@@ -4,13 +4,14 @@ the report."""
 from __future__ import annotations
 
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import exec, growth, memory, phases, start, startup, stats, streams, together
+from benchmarks.scenarios import exec, growth, memory, overhead, phases, start, startup, stats, streams, together
 
 __all__ = ["ALL"]
 
 ALL: tuple[Scenario, ...] = (
     *start.SCENARIOS,
     *phases.SCENARIOS,
+    *overhead.SCENARIOS,
     *together.SCENARIOS,
     *exec.SCENARIOS,
     *growth.SCENARIOS,
