@@ -7,7 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
+from benchmarks.patience import Late, limited
+
 __all__ = ["Contender", "Failed", "take"]
+
+#: Seconds that a turn may take: far more than any does, unless it hangs.
+_PATIENCE = 180
 
 #: Takes so many samples, in the unit of its scenario.
 Measure = Callable[[int], Sequence[float]]
@@ -62,7 +67,10 @@ def take(contenders: Sequence[Contender], rounds: int, *, quick: bool = False) -
 def _turn(contender: Contender, count: int) -> Turn:
     assert contender.measure is not None
     try:
-        samples = contender.measure(count)
+        with limited(_PATIENCE):
+            samples = contender.measure(count)
+    except (Failed, Late) as error:
+        return Turn(contender, error=str(error))
     except Exception as error:
-        return Turn(contender, error=str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}")
+        return Turn(contender, error=f"{type(error).__name__}: {error}")
     return Turn(contender, samples, error="" if samples else "no samples")

@@ -181,6 +181,17 @@ def test_who_fails_has_no_more_turns_and_the_others_go_on(tmp_path: Path) -> Non
     assert outcome.failed
 
 
+def test_who_hangs_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.sampling._PATIENCE", 0.1)
+
+    def hangs(count: int) -> Sequence[float]:
+        subprocess.run(["sleep", "60"])
+        return [60.0] * count
+
+    outcome = run(scenario(lambda _: [Contender(name="hanging", measure=hangs)]), tmp_path)
+    assert outcome.contenders[0].error == "no end after 0.1 seconds"
+
+
 def test_a_scenario_that_fails_is_cleared_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cleared = []
 

@@ -1,0 +1,29 @@
+"""A limit to how long something may take, so that a tool that hangs costs its own samples and not the run."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+__all__ = ["Late", "limited"]
+
+
+class Late(Exception):
+    """It took too long."""
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """What is within is interrupted by `Late` after so many seconds. For the main thread; not to be nested."""
+
+    def interrupt(*_: object) -> None:
+        raise Late(f"no end after {seconds:g} seconds")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
