@@ -90,6 +90,11 @@ class Container(Supervised):
         """As of the last look."""
         return self._record.state if self._record.status == "created" else self._record.status
 
+    def _seen_state(self) -> State:
+        """As this program has made it, or sees it end: others' doings are in the record alone."""
+        self.poll()
+        return self._known_state
+
     @property
     def pid(self) -> int | None:
         """The host's pid of the first process; None once its end was noticed."""
@@ -423,7 +428,8 @@ class Container(Supervised):
 
         Raises `InvalidState` unless it runs, or is paused where that will do, or when it ends meanwhile.
         """
-        self._require_running(self.state, what, paused=paused)
+        if self._seen_state() != "running":  # others may have changed that
+            self._require_running(self.state, what, paused=paused)
         with self._changing():
             self._require_running(self._record.status, what, paused=paused)  # not deleted by another thread meanwhile
             with self._entry:

@@ -57,6 +57,9 @@ class Recovered(Container):
     def _known_state(self) -> State:
         return self._record.state
 
+    def _seen_state(self) -> State:
+        return self.state  # which the record has, and no hold on it is taken for
+
     @property
     def exit(self) -> Exit | None:
         """How it ended, as far as its maker or we know; None before."""
