@@ -40,13 +40,13 @@ def program(tmp_path: Path) -> Callable[[str, str], str]:
 
 @pytest.fixture
 def fake(program: Callable[[str, str], str], runc: str) -> Fake:
-    """verb="script" … → path of a runtime that is runc but for those verbs.
+    """verb="script" … → path of a runtime that is runc but for those verbs; ``create`` is ``run`` as well.
 
     In the scripts ``real`` runs runc with all arguments, and the value of each option is in a variable of its name.
     """
 
     def make(**verbs: str) -> str:
-        cases = "\n".join(f"{verb}) {script};;" for verb, script in verbs.items())
+        cases = "\n".join(f"{verb.replace('create', 'create|run')}) {script};;" for verb, script in verbs.items())
         return program(
             "fake-runc",
             f"""
@@ -54,7 +54,7 @@ real() {{ {runc} "$@"; }}
 verb= before=
 for word in "$@"; do
     case $before in --pid-file) pid_file=$word;; --log) log=$word;; esac
-    case $word in create|start|delete|exec|pause|resume|update) verb=${{verb:-$word}};; esac
+    case $word in create|run|start|delete|exec|pause|resume|update) verb=${{verb:-$word}};; esac
     before=$word
 done
 case $verb in

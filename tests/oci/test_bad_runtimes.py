@@ -18,6 +18,9 @@ pytestmark = pytest.mark.needs("root", "runc")
 
 Create = Callable[..., Container]
 
+#: With these it takes a call to start a container.
+_HOOKS = {"poststart": [{"path": "/bin/true"}]}
+
 
 @pytest.mark.parametrize(
     ("script", "message"),
@@ -68,7 +71,7 @@ def test_the_kernels_reason_is_found(fake: Fake, create: Create) -> None:
     ],
 )
 def test_start(script: str, message: str, fake: Fake, create: Create) -> None:
-    container = create(fake(start=script), timeout=2)
+    container = create(fake(start=script), timeout=2, hooks=_HOOKS)
     with pytest.raises(LaunchError, match=message):
         container.start()
     container.delete(force=True)
@@ -119,7 +122,7 @@ def test_a_deletion_that_hangs(fake: Fake, create: Create, caplog: pytest.LogCap
 
 def test_one_that_is_gone_meanwhile(fake: Fake, create: Create) -> None:
     path = fake()
-    container = create(path)
+    container = create(path, hooks=_HOOKS)
     os.unlink(path)
     with pytest.raises(LaunchError, match="cannot be executed: No such file"):
         container.start()

@@ -102,9 +102,9 @@ class TestBundle:
         plan = OciDriver().plan(container.spec, container.id).to_dict()["steps"]
         assert {"op": "config.json", **config} == json.loads(json.dumps(plan[0]))
         assert [step["op"] for step in plan] == [
-            "config.json", "run", "run", "channel", "stdio", "rlimit", "chdir", "ready", "exec"
+            "config.json", "run", "channel", "stdio", "rlimit", "chdir", "ready", "exec"
         ]  # fmt: skip
-        assert plan[1]["args"][-1] == plan[2]["args"][-1] == container.id
+        assert plan[1]["args"][-1] == container.id
         assert config["linux"]["sysctl"] == {"kernel.domainname": "d"}
         assert config["linux"]["resources"]["memory"] == {"limit": 64 << 20, "swap": 64 << 20}
         container.delete()

@@ -41,6 +41,8 @@ _RUNC_HOOKS = {
     "TestHooks::test_one_that_fails_late_is_no_failure[poststart]": "runc takes a failing poststart hook for a failure",
     "TestHooks::test_one_that_fails_late_is_no_failure[poststop]": "runc runs no hook after a failing one",
 }
+_CREATE = ("create",)
+_RUN = ("run", "--detach")
 #: Stands in plans for the container's directory in the store.
 _DIRECTORY = "DIRECTORY"
 
@@ -102,11 +104,12 @@ class OciDriver(Driver):
             mounts.check(spec, found)
         tool = Tool(found.path if found else _wanted(spec) or runtime.KNOWN[0], _DIRECTORY)
         console = f"{_DIRECTORY}/create.sock" if spec.tty else ""
-        create = command_line(tool, ("create", "--bundle", _DIRECTORY), id, "create", console)
+        verb = _verb(spec)
+        create = command_line(tool, (*verb, "--bundle", _DIRECTORY), id, "create", console)
+        calls = [create, tool.argv("start", "start", id)] if verb == _CREATE else [create]
         steps = (
             Step("config.json", compiled.config),
-            Step("run", {"args": list(create)}),
-            Step("run", {"args": list(tool.argv("start", "start", id))}),
+            *(Step("run", {"args": list(call)}) for call in calls),
             *(item.step() for item in compiled.operations),
         )
         return Plan(driver=self.name, steps=steps)
@@ -120,11 +123,12 @@ class OciDriver(Driver):
         tool = Tool(used.path, request.directory, timeout)
         untidy = not used.tidy or bool(spec.hooks.poststop)
         with open(f"{request.directory}/config.json", "w") as file:
-            json.dump(compiled.config, file)
+            file.write(json.dumps(compiled.config))  # at once: several times as fast as json.dump
         request.intend(_intended(request.id, used.path, timeout, compiled))
         process = None
         try:
-            args = ("create", "--bundle", request.directory)
+            verb = _verb(spec)
+            args = (*verb, "--bundle", request.directory)
             process = Process(tool, args, request.id, compiled.operations, request.stdio, by=request.spawner)
             assert process.pid is not None
             container = Container(
@@ -139,7 +143,7 @@ class OciDriver(Driver):
                 cgroups=cgroups.find(compiled.cgroup, layout),
                 guarantees={"runtime": str(used), **compiled.guarantees},
             )
-            return OciHandle(container, request.directory, layout=layout, process=process)
+            return OciHandle(container, request.directory, layout=layout, process=process, started=verb != _CREATE)
         except BaseException:
             if process is not None:
                 process.abandon()
@@ -204,6 +208,14 @@ def _intended(id: str, runtime: str, timeout: float, compiled: bundle.Bundle) ->
         guarantees=compiled.guarantees,
     )
     return container.to_dict()
+
+
+def _verb(spec: ContainerSpec) -> tuple[str, ...]:
+    """What makes a container whose launcher waits: it is spared a call where the runtime may start it at once.
+
+    The launcher waits for its streams then. With a terminal it has none to wait for; and hooks have their moments.
+    """
+    return _CREATE if spec.tty or spec.hooks.start_container or spec.hooks.poststart else _RUN
 
 
 def _wanted(spec: ContainerSpec) -> str:

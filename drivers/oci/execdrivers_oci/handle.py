@@ -79,7 +79,10 @@ class OciHandle(Handle):
         *,
         layout: Layout,
         process: Process | None = None,
+        started: bool = False,
     ) -> None:
+        """``started``: for the runtime it is, and only the launcher waits."""
+        self._started = started
         self._container = container
         self._directory = directory
         self._tool = Tool(container.runtime, directory, container.timeout)
@@ -95,10 +98,11 @@ class OciHandle(Handle):
 
     def start(self) -> None:
         assert self._process is not None
-        try:
-            self._tool.call("start", self._container.id)
-        except ToolError as failure:
-            raise launch_error("start", str(failure)) from None
+        if not self._started:
+            try:
+                self._tool.call("start", self._container.id)
+            except ToolError as failure:
+                raise launch_error("start", str(failure)) from None
         self._process.launch()
         self.channels = self._process.channels
 
@@ -143,7 +147,9 @@ class OciHandle(Handle):
             json.dump(compiled.config["process"], stream)
         try:
             args = ("exec", "--detach", "--process", file)
-            process = Process(self._tool, args, self._container.id, compiled.operations, request.stdio, label=label)
+            process = Process(
+                self._tool, args, self._container.id, compiled.operations, request.stdio, step="exec", label=label
+            )
         finally:
             os.unlink(file)
         try:

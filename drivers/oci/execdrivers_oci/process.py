@@ -48,17 +48,19 @@ class Process:
         operations: Sequence[Operation],
         stdio: Stdio,
         *,
+        step: str = "create",
         label: str = "create",
         by: Spawner | None = None,
     ) -> None:
-        """Run the `command_line`; ``by`` is that of `Reaper`. Raises `LaunchError`; nothing is left then."""
+        """Run the `command_line`; ``by`` is that of `Reaper`. Raises `LaunchError`, whose ``step`` that is; nothing is
+        left then."""
         self.pid: int | None = None
         #: Pid and start time of its parent.
         self.reaper: tuple[int, int | None] = (-1, None)
         self.exit_fd = -1
         self.terminal: int | None = None
         self._tool = tool
-        self._verb = args[0]
+        self._step = step
         self._label = label
         self._ended = False
         self._init = any(item.name == "exec" and item.args[0] for item in operations)
@@ -103,10 +105,10 @@ class Process:
         status = self._reaper.status(self._reaper.pid, self._tool.timeout)
         if status is None:
             text = f"{self._tool.path} did not end within {self._tool.timeout:g} seconds and was killed"
-            raise LaunchError(f"{self._verb}: {text}", step=self._verb, remedy="see whether it works by itself")
+            raise LaunchError(f"{self._step}: {text}", step=self._step, remedy="see whether it works by itself")
         if status:
             text = self._tool.reason(self._label) or f"{self._tool.path} {ending(status)} and does not say why"
-            raise launch_error(self._verb, text)
+            raise launch_error(self._step, text)
 
     def _hold(self, pid_file: str) -> None:
         """Take hold of the process that the pid file names, if the runtime has really made it."""
@@ -119,7 +121,7 @@ class Process:
                 raise ValueError(text)
         except (OSError, ValueError) as error:
             what = f"wrote {text!r} as a pid" if isinstance(error, ValueError) else "reports success, but no process"
-            raise LaunchError(f"{self._verb}: {self._tool.path} {what}", step=self._verb) from None
+            raise LaunchError(f"{self._step}: {self._tool.path} {what}", step=self._step) from None
         with contextlib.suppress(OSError):
             self.exit_fd = pidfd.open(pid)
         # Asked once we hold it: now it cannot become another's.
@@ -129,7 +131,7 @@ class Process:
                 text = f"{self._tool.path} says that the process is {pid}, which is none that it has made"
             else:
                 text = f"the process {ending(status)} before the command was executed"
-            raise LaunchError(f"{self._verb}: {text}", step=self._verb)
+            raise LaunchError(f"{self._step}: {text}", step=self._step)
         self.pid = pid
         self.reaper = self._reaper.parent, pidfd.start_time(self._reaper.parent)
         self.start_time = pidfd.start_time(pid)
