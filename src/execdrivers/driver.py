@@ -134,6 +134,11 @@ class CreateRequest:
 
     ``spawner`` is to be the parent of all processes that the driver makes for the container, where that is to outlive
     this program (feature ``detach``): it is passed on to `execdrivers.launcher`. None: this program is.
+
+    ``born`` is given where the container is to be started as soon as it is made, and there is no need to wait with that
+    for `Handle.start`: a driver may call it, once, with the handle, when the first process is there, so that its
+    `Handle.state` finds it again, and may from then on let the command be executed. `Handle.start` then waits for what
+    came of that, and raises what `Driver.create` else would have. It raises `StoreError`: then undo all, as ever.
     """
 
     id: str
@@ -143,6 +148,7 @@ class CreateRequest:
     accounting: bool = False
     intend: Callable[[Mapping[str, Any]], object] = lambda state: None
     spawner: Spawner | None = None
+    born: Callable[[Handle], object] | None = None
 
 
 @attrs.frozen(kw_only=True)

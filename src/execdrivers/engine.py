@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from execdrivers.driver import Handle
     from execdrivers.eventstream import EventStream
     from execdrivers.garbage import Garbage
     from execdrivers.monitor import LogOptions
@@ -380,6 +381,19 @@ class Engine:
                 record.handle = state
                 entry.write(record)
 
+            def born(handle: Handle) -> None:
+                record.created_at = time.time()
+                record.started_at = record.created_at if transient else None
+                record.spec = spec.to_dict()
+                # For others a transient one runs from the start: that saves a second write.
+                record.status = "running" if transient else "created"
+                record.process = identity(handle.pid)
+                record.handle = handle.state()
+                record.guarantees = handle.guarantees()
+                record.stdio = wiring.kinds
+                record.accounting = request.accounting
+                entry.write(record)
+
             request = CreateRequest(
                 id=entry.id,
                 spec=spec,
@@ -389,18 +403,11 @@ class Engine:
                 accounting=accounting or detach,
                 intend=intend,
                 spawner=None if standby is None else standby.monitor,
+                born=born if transient else None,
             )
             handle = chosen.create(request)
-            created = time.time()
-            record.spec = spec.to_dict()
-            record.status = "created"
-            record.process = identity(handle.pid)
-            record.handle = handle.state()
-            record.created_at = created
-            record.started_at = created if transient else None
-            record.guarantees = handle.guarantees()
-            record.stdio = wiring.kinds
-            record.accounting = request.accounting
+            if record.status == "creating":
+                born(handle)
         except BaseException:
             # The id is locked all the while, and free again only when all is gone.
             try:

@@ -233,15 +233,12 @@ class Supervised(Process):
                 self._announcer.note(change, **more)
 
     def _created(self) -> None:
-        """The driver has made it: write the first record, which unlocks the id. On any error all is undone."""
+        """The driver has made it, and its first record is written: unlock the id. On any error all is undone."""
         handle = self._hold()
         try:
             self._attach_terminal(handle, self.spec.console_size)
-            with self._entry as entry:
-                # For others a transient one runs from the start: that saves a second write.
-                self._record.status = "running" if self._transient else "created"
-                entry.write(self._record)
-                self._record.status = "created"
+            with self._entry:
+                self._record.status = "created"  # whatever others are told
                 self._begin_told = True
                 self._announcer.note("created", pid=handle.pid, spec=self._record.spec)
         except BaseException:

@@ -147,6 +147,12 @@ class NativeDriver(Driver):
             cgroups.remove(made)
             raise
         try:
+            if request.born is not None and compiled.alone:
+                # The rest of what we do for it is done while the launcher is at work.
+                request.born(handle)
+                handle.go_when_ready()
+                start.launch.started()
+                return handle
             start.ready()
             cgroups.restrict(made)
             handle.terminal = start.launch.terminal

@@ -66,9 +66,17 @@ class NativeHandle(Handle):
         self._nodes = tuple(nodes)
         self._guarantees = guarantees
         self._launch = launch
+        self._said_go = False
         self._directory = directory
         self._hooks = hooks
         self._poststop = poststop
+
+    def go_when_ready(self) -> None:
+        """Do not wait for `start`, which then tells what came of it. For a plan without points, and before it is
+        ready."""
+        assert self._launch is not None
+        self._said_go = True
+        self._launch.say_go()
 
     def hold(self, child: Started) -> None:
         """Take hold of the first process, a child of ours, instead of the one that went before it and has ended."""
@@ -99,7 +107,11 @@ class NativeHandle(Handle):
 
     def start(self) -> None:
         assert self._launch is not None
-        self._launch.go()
+        if self._said_go:
+            self._launch.ready()
+            self._launch.outcome()
+        else:
+            self._launch.go()
         self.seccomp_listener = self._launch.take_listener()
         self.channels = (self._launch.channel,)
         if self._hooks:

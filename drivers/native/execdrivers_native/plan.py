@@ -47,6 +47,14 @@ class NativePlan:
     hooks: HookPoints | None = None
 
     @property
+    def alone(self) -> bool:
+        """Whether the launcher does it all by itself, once it is started: neither waits for the caller nor hands
+        anything to it before the command is executed."""
+        names = {item.name for item in self.operations}
+        restricted = any(cgroup.devices for cgroup in self.cgroups)
+        return not (names & {"sync", "enter", "console"} or self.hooks or restricted)
+
+    @property
     def clone_flags(self) -> int:
         """CLONE_NEW* of the clone itself; what joins others first makes its own by itself (operation enter)."""
         return 0 if self.joined else sum(NAMESPACE_FLAGS[name] for name in self.namespaces)

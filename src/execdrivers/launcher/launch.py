@@ -147,11 +147,24 @@ class Launch:
 
     def go(self) -> None:
         """Let the command be executed. Raises `CommandNotFound`, `CommandNotExecutable`, `LaunchError`."""
-        result = lib.ed_go(self._control)
-        if result == -errno.EPIPE:
+        if not self.say_go():
             self._receive()  # what it failed at, if it was not killed
             raise LaunchError("exec: the container was killed before it was started", step="exec")
+        self.outcome()
+
+    def say_go(self) -> bool:
+        """Let the command be executed as soon as all else is done; whether there still is a launcher to hear that.
+
+        Before `ready` has returned it is for plans without points, whose waiting it would end.
+        """
+        result = lib.ed_go(self._control)
+        if result == -errno.EPIPE:
+            return False
         _checked(result, "exec")
+        return True
+
+    def outcome(self) -> None:
+        """Wait for what comes of the execution. Raises as `go` does."""
         while (message := self._receive()) and message[0] in (*_POINTS, lib.ED_LISTENER):
             if message[0] in _POINTS:
                 self._synchronize(message)
