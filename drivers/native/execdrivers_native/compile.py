@@ -103,7 +103,8 @@ class _Compiler:
         _check_propagation(spec)
         namespaces.check(spec, host)
         self.joined = namespaces.joined(spec)
-        self.user = rootfs.resolve_user(spec, wanted_user(spec, host))
+        self.found = rootfs.look(spec, wanted_user(spec, host))
+        self.user = self.found.user
         self.maps = ids.choose(spec, self.user, host)
         #: In another user namespace than the caller's, without the host's rights.
         self.confined = self.maps is not None or "user" in self.joined
@@ -194,6 +195,7 @@ class _Compiler:
             outside=self.outside,
             raised=self.raised,
             hooks=self.hooks,
+            found=self.found,
         )
 
     # --- who and where
@@ -277,7 +279,7 @@ class _Compiler:
         receives = self._receives()
         yield operation("propagation", "slave" if self.told else "private")
         nodev = ("nodev",) if self.nodev else ()
-        path = rootfs.real_path(spec)
+        path = self.found.path
         lent = self.lends or (receives and not self.rootless)
         if lent:
             whole = spec.rootfs is None and not spec.ephemeral
@@ -334,14 +336,9 @@ class _Compiler:
     def _mounts(self) -> tuple[Mount, ...]:
         """The defaults, each replaced by the spec's mount at its destination, then the spec's others."""
         spec = self.spec
-        own: list[Mount] = []
-        if spec.default_mounts:
-            own.extend(rootfs.default_mounts(spec))
-            if spec.rootfs is None:
-                own.extend(filesystems.HOST_ROOT_MOUNTS)
-        rootfs.check(spec, own)
+        rootfs.check(spec, self.found.mounts)
         given = {mount.destination: mount for mount in spec.mounts}
-        merged = [given.pop(mount.destination, mount) for mount in own]
+        merged = [given.pop(mount.destination, mount) for mount in self.found.mounts]
         return tuple(filter(None, map(self._at_hand, (*merged, *given.values()))))
 
     def _at_hand(self, mount: Mount) -> Mount | None:

@@ -14,6 +14,7 @@ from execdrivers.launcher import landlock_features
 from execdrivers_native import host, ids
 from execdrivers_native.compile import NativePlan, compile
 from execdrivers_native.handle import NativeHandle
+from execdrivers_native.kept import KeptPlans
 from execdrivers_native.start import Start
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ class NativeDriver(Driver):
     def host(self) -> host.Host:
         """Facts of the host, looked up at first use."""
         return host.look()
+
+    @cached_property
+    def _plans(self) -> KeptPlans:
+        return KeptPlans(self.host)
 
     def probe(self) -> Probe:
         facts = self.host
@@ -115,7 +120,12 @@ class NativeDriver(Driver):
         return compile(spec, id, self.host).plan()
 
     def create(self, request: CreateRequest) -> NativeHandle:
-        compiled = compile(request.spec, request.id, self.host, request.directory, accounting=request.accounting)
+        compiled = self._plans.compile(
+            request.spec,
+            request.id,
+            request.accounting,
+            lambda: compile(request.spec, request.id, self.host, request.directory, accounting=request.accounting),
+        )
         if compiled.profile:
             apparmor.check(compiled.profile)
         hooks = compiled.hooks

@@ -67,6 +67,7 @@ class NativeHandle(Handle):
         self._guarantees = guarantees
         self._launch = launch
         self._said_go = False
+        self._reaped = False
         self._directory = directory
         self._hooks = hooks
         self._poststop = poststop
@@ -156,6 +157,7 @@ class NativeHandle(Handle):
     def exit(self) -> Exit:
         oom_kills = cgroups.oom_kills(self._cgroups())
         status = pidfd.wait_status(self.exit_fd)
+        self._reaped = status is not None and self._outside is None
         reported = self._launch.exit_status() if self._launch else None
         self.pid = None
         if reported is not None:
@@ -171,10 +173,12 @@ class NativeHandle(Handle):
             self._launch.close()
 
     def delete(self) -> None:
-        self.kill()
-        if self.exit_fd >= 0:
-            pidfd.wait(self.exit_fd)  # SIGKILL is on its way to it
-            pidfd.wait_status(self.exit_fd)
+        # With a pid namespace nothing is alive that came after the first process.
+        if not (self._reaped and "pid" in self._namespaces):
+            self.kill()
+            if self.exit_fd >= 0:
+                pidfd.wait(self.exit_fd)  # SIGKILL is on its way to it
+                pidfd.wait_status(self.exit_fd)
         cgroups.remove(self._cgroups())
         self._made = ()
         self.pid = None

@@ -14,6 +14,7 @@ from execdrivers.launcher.ids import map_lines
 from execdrivers.launcher.operations import NAMESPACE_FLAGS
 from execdrivers.launcher.trees import Tree
 from execdrivers_native.ids import IdMaps
+from execdrivers_native.rootfs import Found
 
 __all__ = ["CREATE_HOOKS", "ENTERED", "MAPPED", "NativePlan"]
 
@@ -45,6 +46,8 @@ class NativePlan:
     #: Resource of setrlimit(2) → the hard limit to which the caller raises it, if it is lower.
     raised: Mapping[int, int] = attrs.field(factory=dict)
     hooks: HookPoints | None = None
+    #: What it was compiled for, as it was on the disk.
+    found: Found | None = None
 
     @property
     def alone(self) -> bool:

@@ -9,25 +9,34 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from execdrivers import defaults, users
 from execdrivers.errors import SpecError
+from execdrivers.launcher import filesystems
 
 if TYPE_CHECKING:
     from execdrivers.spec import ContainerSpec, Device, Mount
 
-__all__ = ["check", "check_device", "default_mounts", "real_path", "resolve_user"]
+__all__ = ["Found", "check", "check_device", "look", "resolve_user"]
 
 _MAX_LINKS = 40  # as the kernel's own limit
 
 
-def default_mounts(spec: ContainerSpec) -> list[Mount]:
-    """Docker's default mounts. /sys is left out where the rootfs has no place for it: less is not less safe."""
-    mounts = list(defaults.MOUNTS)
-    if not spec.ephemeral and spec.rootfs is not None and not os.path.isdir(spec.rootfs + "/sys"):
-        mounts = [mount for mount in mounts if not (mount.destination + "/").startswith("/sys/")]
-    return mounts
+class Found(NamedTuple):
+    """What the container's root says to a spec."""
+
+    #: Whom the process runs as.
+    user: users.User
+    #: Where the root directory is, symbolic links on the way to it followed: a mount cannot be attached to a link.
+    path: str
+    #: The default mounts that there is a place for.
+    mounts: tuple[Mount, ...]
+
+
+def look(spec: ContainerSpec, user: str | None) -> Found:
+    """All of it. Raises `SpecError` for a root that is none, and for names that it does not know."""
+    return Found(resolve_user(spec, user), os.path.realpath(spec.rootfs or "/"), _default_mounts(spec))
 
 
 def resolve_user(spec: ContainerSpec, wanted: str | None) -> users.User:
@@ -37,9 +46,15 @@ def resolve_user(spec: ContainerSpec, wanted: str | None) -> users.User:
     return users.resolve(wanted, spec.rootfs or "/", spec.additional_gids)
 
 
-def real_path(spec: ContainerSpec) -> str:
-    """Where the root directory is, symbolic links on the way to it followed: a mount cannot be attached to a link."""
-    return os.path.realpath(spec.rootfs or "/")
+def _default_mounts(spec: ContainerSpec) -> tuple[Mount, ...]:
+    """Docker's default mounts. /sys is left out where the rootfs has no place for it: less is not less safe."""
+    if not spec.default_mounts:
+        return ()
+    if spec.rootfs is None:
+        return (*defaults.MOUNTS, *filesystems.HOST_ROOT_MOUNTS)
+    if spec.ephemeral or os.path.isdir(spec.rootfs + "/sys"):
+        return tuple(defaults.MOUNTS)
+    return tuple(mount for mount in defaults.MOUNTS if not (mount.destination + "/").startswith("/sys/"))
 
 
 def _check_directory(path: str) -> None:

@@ -444,10 +444,10 @@ class TestDetach(Kit):
     def test_nobody_but_gc_is_there(self) -> None:
         """The monitor is killed with the container, so that nothing is started after its end."""
         container = self.abandoned()
-        pid = self.first_process(container)
-        os.kill(self.monitor_of(container), signal.SIGKILL)
+        pid, monitor = self.first_process(container), self.monitor_of(container)
+        os.kill(monitor, signal.SIGKILL)
         os.kill(pid, signal.SIGKILL)
-        host.until(lambda: not host.alive(pid), "it ended")
+        host.until(lambda: not host.alive(pid) and not host.alive(monitor), "both ended")
         assert [(item.id, item.what) for item in self.engine.gc(dry_run=True)] == [(self.id, "resources")]
         assert [(item.id, item.what, item.error) for item in self.engine.gc()] == [(self.id, "resources", None)]
         assert self.engine.gc() == []

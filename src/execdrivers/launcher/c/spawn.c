@@ -98,6 +98,8 @@ int ed_receive(int control, struct ed_message *message, int *fd, int *pid)
         .msg_iov = &part, .msg_iovlen = 1, .msg_control = &extra, .msg_controllen = sizeof extra};
     *fd = *pid = -1;
     ssize_t n = recvmsg(control, &header, MSG_CMSG_CLOEXEC);
+    if (n < 0 && errno == ECONNRESET) /* it ended with a word of ours unread: told before what it had to say */
+        n = recvmsg(control, &header, MSG_CMSG_CLOEXEC);
     if (n < 0)
         return errno == ECONNRESET ? 0 : -errno;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c)) {

@@ -1,0 +1,66 @@
+"""Plans that were compiled before: who runs the same spec again and again pays for one compilation.
+
+What the container's root says to the spec is looked at each time, for it may have changed. Plans are kept of specs that
+have nothing else to do with the file system or with the container's id, but for its hostname.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from execdrivers.launcher import Operation, operation
+from execdrivers.spec import ContainerSpec
+from execdrivers_native import rootfs
+from execdrivers_native.host import Host
+from execdrivers_native.plan import NativePlan
+from execdrivers_native.process import wanted_user
+
+__all__ = ["KeptPlans"]
+
+#: Plans; when there are so many, all go: whoever makes a new spec for every container needs none of them again.
+_MOST = 64
+
+
+class KeptPlans:
+    """Those of one driver."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._plans: dict[tuple[ContainerSpec, bool], tuple[str, NativePlan]] = {}
+
+    def compile(self, spec: ContainerSpec, id: str, accounting: bool, compile: Callable[[], NativePlan]) -> NativePlan:
+        """The plan for a spec, by ``compile`` where none is kept. Raises what that raises."""
+        kept = self._plans.get((spec, accounting))
+        if kept is not None:
+            found = rootfs.look(spec, wanted_user(spec, self._host))
+            rootfs.check(spec, found.mounts)
+            if found == kept[1].found:
+                return kept[1] if spec.hostname else _renamed(kept[1], kept[0], id)
+        plan = compile()
+        if _keeps(spec, plan):
+            if len(self._plans) >= _MOST:
+                self._plans.clear()
+            self._plans[spec, accounting] = id, plan
+        return plan
+
+
+def _keeps(spec: ContainerSpec, plan: NativePlan) -> bool:
+    elsewhere = plan.cgroups or plan.hooks or plan.joined or plan.trees or plan.maps or plan.outside or plan.raised
+    return not (elsewhere or spec.mounts or spec.devices or spec.ephemeral or "HOSTNAME" in spec.env)
+
+
+def _renamed(plan: NativePlan, before: str, id: str) -> NativePlan:
+    """That of another container."""
+    return attrs.evolve(plan, operations=tuple(_rename(item, before, id) for item in plan.operations))
+
+
+def _rename(item: Operation, before: str, id: str) -> Operation:
+    if item.name == "hostname" and item.args == (before[:63],):
+        return operation("hostname", id[:63])
+    if item.name == "exec":
+        *rest, environment = item.args
+        told = f"HOSTNAME={before}"
+        return operation("exec", *rest, tuple(f"HOSTNAME={id}" if word == told else word for word in environment))
+    return item
