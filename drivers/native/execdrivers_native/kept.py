@@ -53,14 +53,13 @@ def _keeps(spec: ContainerSpec, plan: NativePlan) -> bool:
 
 def _renamed(plan: NativePlan, before: str, id: str) -> NativePlan:
     """That of another container."""
-    return attrs.evolve(plan, operations=tuple(_rename(item, before, id) for item in plan.operations))
+    operations = list(plan.operations)
+    operations[-1] = _in_environment(operations[-1], f"HOSTNAME={before}", f"HOSTNAME={id}")
+    if (own := operation("hostname", before[:63])) in operations:
+        operations[operations.index(own)] = operation("hostname", id[:63])
+    return attrs.evolve(plan, operations=tuple(operations))
 
 
-def _rename(item: Operation, before: str, id: str) -> Operation:
-    if item.name == "hostname" and item.args == (before[:63],):
-        return operation("hostname", id[:63])
-    if item.name == "exec":
-        *rest, environment = item.args
-        told = f"HOSTNAME={before}"
-        return operation("exec", *rest, tuple(f"HOSTNAME={id}" if word == told else word for word in environment))
-    return item
+def _in_environment(execution: Operation, before: str, after: str) -> Operation:
+    *rest, environment = execution.args
+    return operation(execution.name, *rest, tuple(after if word == before else word for word in environment))
