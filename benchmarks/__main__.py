@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import inmemory
 from benchmarks.results import Results
 from benchmarks.scenario import Scenario
 
@@ -37,11 +38,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report. 1 where something failed, 2 for a wrong command line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = _options(arguments)
     if problem := _problem(options):
         print(f"benchmarks: {problem}", file=sys.stderr)
         return 1
     if options.profile:
+        inmemory.ensure(arguments)
         return _profile()
     if options.source:
         results = Results.load(options.source)
@@ -55,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.list:
             _list(scenarios)
             return 0
+        state = inmemory.ensure(arguments)
         results = _measure(scenarios, options)
+        results.machine["state"] = state
     _show(results, options)
     return int(results.failed)
 
@@ -95,11 +100,11 @@ def _list(scenarios: Sequence[Scenario]) -> None:
 def _profile() -> int:
     import contextlib
 
-    from benchmarks import timeline  # type: ignore[attr-defined]
+    from benchmarks import timeline
     from benchmarks.scenario import Place
 
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
-        timeline.main(Place(Path(scratch), stack))
+        print(timeline.main(Place(Path(scratch), stack)), end="")
     return 0
 
 

@@ -9,29 +9,39 @@ starts; that both kinds of looking take time too, some tenth of the whole, is to
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import statistics
+import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from unittest import mock
 
 import attrs
 
-import execdrivers
 from benchmarks.scenario import Place
-from execdrivers import ContainerSpec, Engine, completed, guard, registry, store, supervision
-from execdrivers.launcher import operation
+from execdrivers import Engine, completed, guard, registry, store, supervision
+from execdrivers.driver import CreateRequest
+from execdrivers.launcher import Operation, operation
 from execdrivers.launcher import launch as launching
 from execdrivers_native import driver as native
 from execdrivers_native import handle, start
+from execdrivers_native.plan import NativePlan
 
 __all__ = ["main"]
 
-_STARTS = 100
+_STARTS = 200
+_TRACED = 30
 _MASK = 0o22
-_LINE = re.compile(r"-(\d+)\s+\[\d+\]\s+\S+\s+(\d+\.\d+): (\w+)(?:\((.*)\)|: (.*))?")
+#: The number of umask(2).
+_UMASK = {"x86_64": 95, "aarch64": 166}[os.uname().machine]
+_EVENTS = ("raw_syscalls/sys_enter", "raw_syscalls/sys_exit", "sched/sched_process_exec", "sched/sched_process_exit")
+_LINE = re.compile(r"-(\d+)\s+\[\d+\]\s+\S+\s+(\d+\.\d+): (\w+): (.*)$")
+#: Of a step's arguments those that say where, or which.
+_TELLING = ("destination", "path", "source", "name", "what", "paths")
 
 #: What of Python is told apart: object, name, and what it is for people.
 _PARTS: Sequence[tuple[Any, str, str]] = (
@@ -86,41 +96,142 @@ class _Clock:
 
 
 class _Trace:
-    """The kernel's trace of this program's children, in an instance of its own."""
+    """The kernel's trace of what this program starts, in an instance of its own."""
 
-    def __init__(self, stack: contextlib.ExitStack) -> None:
-        tracing = next(
-            (p for p in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing") if os.path.isdir(p + "/events")), ""
-        )
-        if not tracing:
-            raise FileNotFoundError("tracefs is not mounted: mount -t tracefs tracefs /sys/kernel/tracing")
-        self._place = f"{tracing}/instances/execdrivers-{os.getpid()}"
-        os.mkdir(self._place)
-        stack.callback(os.rmdir, self._place)
+    def __init__(self, place: Place) -> None:
+        where = place.scratch / "tracefs"
+        where.mkdir()
+        subprocess.run(["mount", "-t", "tracefs", "tracefs", where], check=True)
+        place.stack.callback(lambda: subprocess.run(["umount", where], check=True))
+        self._instance = where / f"instances/execdrivers-{os.getpid()}"
+        self._instance.mkdir()
+        place.stack.callback(self._instance.rmdir)
+        self._put("buffer_size_kb", "8192")
         self._put("trace_clock", "mono")
         self._put("options/event-fork", "1")
-        self._put("set_event_pid", str(os.getpid()))
-        for event in (
-            "raw_syscalls/sys_enter",
-            "raw_syscalls/sys_exit",
-            "sched/sched_process_exec",
-            "sched/sched_process_exit",
-        ):
+        for event in _EVENTS:
             self._put(f"events/{event}/enable", "1")
+        self._put("tracing_on", "0")
 
     def _put(self, name: str, text: str) -> None:
-        with open(f"{self._place}/{name}", "w", encoding="ascii") as file:
-            file.write(text)
+        (self._instance / name).write_text(text)
 
-    def clear(self) -> None:
-        """Forget what was traced."""
-        self._put("trace", "")
+    @contextlib.contextmanager
+    def on(self) -> Iterator[None]:
+        """Trace what this program's children do."""
         self._put("set_event_pid", str(os.getpid()))
+        self._put("tracing_on", "1")
+        yield
+        self._put("tracing_on", "0")
 
-    def lines(self) -> Iterator[tuple[int, float, str, str]]:
-        """Thread, moment, event and what it says."""
-        with open(f"{self._place}/trace", encoding="ascii", errors="replace") as file:
+    def by_process(self) -> dict[int, list[_Event]]:
+        """What each process did, in order."""
+        found: dict[int, list[_Event]] = defaultdict(list)
+        with open(self._instance / "trace", encoding="ascii", errors="replace") as file:
             for line in file:
-                if found := _LINE.search(line):
-                    pid, moment, event, call, text = found.groups()
-                    yield int(pid), float(moment), event, call or text or ""
+                if match := _LINE.search(line):
+                    pid, moment, kind, text = match.groups()
+                    found[int(pid)].append(_Event(float(moment), kind, text))
+        return found
+
+
+class _Event(NamedTuple):
+    moment: float
+    kind: str
+    text: str
+
+
+@contextlib.contextmanager
+def _marked(names: list[str]) -> Iterator[None]:
+    """Have each operation of each plan begin with a umask(2) that changes nothing; ``names`` becomes what they are."""
+    plain = native.NativeDriver._compiled
+
+    def marked(self: native.NativeDriver, request: CreateRequest) -> NativePlan:
+        plan = plain(self, request)
+        names[:] = [_name(item) for item in plan.operations]
+        mark = operation("umask", _MASK)
+        return attrs.evolve(plan, operations=tuple(each for item in plan.operations for each in (mark, item)))
+
+    with mock.patch.object(native.NativeDriver, "_compiled", marked):
+        yield
+
+
+def _name(item: Operation) -> str:
+    """For people: what is done, and where."""
+    step = item.step()
+    told = next((str(value) for key, value in step.args.items() if key in _TELLING), "")
+    return f"{step.op} {told}".strip()
+
+
+def _launchers(trace: Mapping[int, Sequence[_Event]], names: Sequence[str]) -> Iterator[dict[str, float]]:
+    """Of each launcher that was traced from its execution to its exit: seconds by what it did."""
+    for events in trace.values():
+        executions = [event for event in events if event.kind == "sched_process_exec"]
+        ends = [event for event in events if event.kind == "sched_process_exit"]
+        marks = [e.moment for e in events if e.kind == "sys_enter" and e.text.startswith(f"NR {_UMASK} ({_MASK:x},")]
+        if len(executions) != 2 or not ends or len(marks) < len(names):
+            continue
+        marks = marks[-len(names) :]  # its own comes before
+        spans = {"launcher begins": marks[0] - executions[0].moment}
+        for name, begin, end in zip(names, marks, [*marks[1:], executions[1].moment], strict=True):
+            spans[name] = spans.get(name, 0.0) + end - begin
+        yield {**spans, "command runs, and exits": ends[0].moment - executions[1].moment}
+
+
+def main(place: Place) -> str:
+    """Measure, and tell as text. Raises OSError where the kernel has no tracefs."""
+    engine = Engine()
+    launch = functools.partial(engine.run, ["/bin/true"], rootfs=place.rootfs, driver="native", check=True)
+    for _ in range(20):
+        launch()
+    unseen = statistics.median(_seconds(launch) for _ in range(_STARTS))
+    clock = _Clock()
+    with contextlib.ExitStack() as stack:
+        for owner, name, label in _PARTS:
+            clock.around(stack, owner, name, label)
+        seen = [_timed(clock, launch) for _ in range(_STARTS)]
+    names: list[str] = []
+    trace = _Trace(place)
+    with _marked(names):
+        launch()
+        with trace.on():
+            for _ in range(_TRACED):
+                launch()
+    launchers = list(_launchers(trace.by_process(), names))
+    return _tell(unseen, seen, launchers)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    before = time.perf_counter()
+    call()
+    return time.perf_counter() - before
+
+
+def _timed(clock: _Clock, call: Callable[[], object]) -> dict[str, tuple[float, float]]:
+    """Label → when it began, and how long it took, of one call; the whole is ``""``."""
+    clock.marks.clear()
+    began = time.monotonic()
+    call()
+    whole = time.monotonic() - began
+    return {"": (0.0, whole), **{label: (begin - began, end - begin) for label, begin, end in clock.spans()}}
+
+
+def _tell(
+    unseen: float, seen: Sequence[Mapping[str, tuple[float, float]]], launchers: Sequence[Mapping[str, float]]
+) -> str:
+    rows = ["One `run` of `true` by the native driver, medians, in microseconds", ""]
+    rows += [f"{1e6 * unseen:8.0f}  the whole, nobody looking"]
+    rows += [f"{1e6 * statistics.median(one[''][1] for one in seen):8.0f}  the whole, looked at", ""]
+    rows += ["the caller    at  lasts"]
+    labels = [label for _, _, label in _PARTS if all(label in one for one in seen)]
+    for label in sorted(labels, key=lambda label: statistics.median(one[label][0] for one in seen)):
+        begins, lasts = (1e6 * statistics.median(one[label][index] for one in seen) for index in (0, 1))
+        rows.append(f"{begins:16.0f}{lasts:7.0f}  {label}")
+    if launchers:
+        rows += ["", f"the launcher and the command (traced, {len(launchers)} times; a traced call takes 1 µs more)"]
+        medians = {name: 1e6 * statistics.median(one.get(name, 0.0) for one in launchers) for name in launchers[0]}
+        at = 0.0
+        for name, lasts in medians.items():
+            rows.append(f"{at:16.0f}{lasts:7.0f}  {name}")
+            at += lasts
+    return "\n".join(rows) + "\n"

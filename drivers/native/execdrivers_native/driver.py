@@ -120,12 +120,7 @@ class NativeDriver(Driver):
         return compile(spec, id, self.host).plan()
 
     def create(self, request: CreateRequest) -> NativeHandle:
-        compiled = self._plans.compile(
-            request.spec,
-            request.id,
-            request.accounting,
-            lambda: compile(request.spec, request.id, self.host, request.directory, accounting=request.accounting),
-        )
+        compiled = self._compiled(request)
         if compiled.profile:
             apparmor.check(compiled.profile)
         hooks = compiled.hooks
@@ -170,6 +165,14 @@ class NativeDriver(Driver):
             handle.delete()
             raise
         return handle
+
+    def _compiled(self, request: CreateRequest) -> NativePlan:
+        return self._plans.compile(
+            request.spec,
+            request.id,
+            request.accounting,
+            lambda: compile(request.spec, request.id, self.host, request.directory, accounting=request.accounting),
+        )
 
     def recover(self, id: str, state: Mapping[str, Any], directory: str) -> NativeHandle:
         made = [CgroupDir.from_dict(data) for data in state["cgroups"]]
