@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.peers import image
 from benchmarks.peers.commandline import CommandLine, Peer, environment, prefix, which
-from benchmarks.peers.leftovers import cgroup_parent, short_directory
+from benchmarks.peers.leftovers import cgroup_parent, data_directory, state_directory
 from benchmarks.sampling import Failed
 from benchmarks.scenario import Place
 
@@ -32,24 +32,24 @@ def address(place: Place) -> str:
 
 
 def _prepared(place: Place) -> list[str]:
-    command = ["docker", "--config", str(place.once(short_directory)), "-H", place.once(_serving)]
+    command = ["docker", "--config", str(place.once(state_directory)), "-H", place.once(_serving)]
     image.load(command, place.rootfs)
     return command
 
 
 def _serving(place: Place) -> str:
-    cgroup, directory = place.once(cgroup_parent), place.once(short_directory)
-    return place.stack.enter_context(_daemon(directory, cgroup))
+    cgroup, state = place.once(cgroup_parent), place.once(state_directory)
+    return place.stack.enter_context(_daemon(data_directory(place, "docker"), state, cgroup))
 
 
 @contextlib.contextmanager
-def _daemon(directory: Path, cgroup: str) -> Iterator[str]:
+def _daemon(data: Path, state: Path, cgroup: str) -> Iterator[str]:
     """A dockerd with all its files there, and its containerd; the address that it serves."""
-    socket = directory / "socket"
-    command = ["dockerd", "--data-root", f"{directory}/data", "--exec-root", f"{directory}/run"]
-    command += ["--pidfile", f"{directory}/pid", "-H", f"unix://{socket}", "--iptables=false", "--bridge=none"]
+    socket = state / "docker.sock"
+    command = ["dockerd", "--data-root", f"{data}/root", "--exec-root", f"{state}/docker"]
+    command += ["--pidfile", f"{state}/docker.pid", "-H", f"unix://{socket}", "--iptables=false", "--bridge=none"]
     command += ["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{cgroup}"]
-    log = directory / "log"
+    log = data / "log"
     with log.open("wb") as output:
         daemon = subprocess.Popen(command, env=environment(), stdout=output, stderr=output)
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.scenario import Place
 from execdrivers import cgroups
 
-__all__ = ["cgroup_parent", "short_directory", "unmount_below"]
+__all__ = ["cgroup_parent", "data_directory", "state_directory", "unmount_below"]
 
 _MNT_DETACH = 2
 
@@ -32,12 +32,23 @@ def _remove(name: str) -> None:
             os.rmdir(os.path.dirname(f"{point}/{name}"))
 
 
-def short_directory(place: Place) -> Path:
-    """A directory for what takes no long paths: sockets, and podman. What is mounted there goes with it."""
-    directory = tempfile.TemporaryDirectory(dir="/tmp", prefix="bench-")
+def state_directory(place: Place) -> Path:
+    """A directory in memory, as /run is on most machines, for what tools keep there: their state, sockets, mounts.
+
+    Its path is short, as podman's must be, and those of sockets.
+    """
+    directory = tempfile.TemporaryDirectory(dir="/dev/shm", prefix="bench-")
     place.stack.callback(directory.cleanup)
     place.stack.callback(unmount_below, Path(directory.name))
     return Path(directory.name)
+
+
+def data_directory(place: Place, name: str) -> Path:
+    """A directory on the disk, for images and the like."""
+    directory = place.scratch / name
+    directory.mkdir()
+    place.stack.callback(unmount_below, directory)
+    return directory
 
 
 def unmount_below(directory: Path) -> None:

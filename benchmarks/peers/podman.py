@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.peers import image
 from benchmarks.peers.commandline import CommandLine, Peer, prefix, which
 from benchmarks.peers.crun import PEER as CRUN
-from benchmarks.peers.leftovers import cgroup_parent, short_directory
+from benchmarks.peers.leftovers import cgroup_parent, data_directory, state_directory
 from benchmarks.scenario import Place
 
 __all__ = ["PEER", "client"]
@@ -18,9 +18,9 @@ def client(place: Place) -> list[str]:
 
 def _prepared(place: Place) -> list[str]:
     place.once(cgroup_parent)  # which outlives what is below
-    directory = place.once(short_directory) / "podman"
-    directory.mkdir()
-    command = ["podman", "--root", f"{directory}/root", "--runroot", f"{directory}/run", "--tmpdir", f"{directory}/tmp"]
+    state, data = place.once(state_directory) / "podman", data_directory(place, "podman")
+    state.mkdir()
+    command = ["podman", "--root", f"{data}/root", "--runroot", f"{state}/run", "--tmpdir", f"{state}/tmp"]
     command += ["--cgroup-manager", "cgroupfs", "--events-backend", "none"]
     if CRUN.refusal():  # which it would call where it is installed
         command += ["--runtime", which("runc") or "runc"]

@@ -9,7 +9,6 @@ from benchmarks import drivers, equals
 from benchmarks.peers import lxc_execute, runc
 from benchmarks.peers.bundle import Bundles
 from benchmarks.peers.commandline import CommandLine, Peer, measure
-from benchmarks.peers.leftovers import cgroup_parent
 from benchmarks.sampling import Contender
 from benchmarks.scenario import Comparison, Place, Scenario
 from execdrivers import ContainerSpec
@@ -53,9 +52,7 @@ def lxc_without_filter(place: Place) -> CommandLine:
 
 def oci(place: Place) -> CommandLine:
     """``runc run`` with the bundle that driver oci writes by default."""
-    directory = place.scratch / "runc-same"
-    directory.mkdir()
-    return Bundles("runc", directory, equals.bundle(_spec(place)), place.once(cgroup_parent)).run()
+    return Bundles(place, "runc", equals.bundle(_spec(place)), "runc-same").run()
 
 
 def _spec(place: Place) -> ContainerSpec:

@@ -257,7 +257,8 @@ def _remove_tree(path: str) -> None:
     """Remove what a driver left below its directory, but never what is mounted there."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         points = [line.split(" ", 5)[4].replace(r"\040", " ") for line in file]
-    mounted = [point for point in points if point.startswith(os.path.realpath(path) + "/")]
+    below = os.path.realpath(path) + "/"
+    mounted = [point for point in points if point.startswith(below)]
     if mounted:
         message = f"cannot remove {path}: {mounted[0]} is still mounted"
         raise StoreError(message, errno=errno.EBUSY, path=path, remedy=f"umount {' '.join(reversed(mounted))}")
