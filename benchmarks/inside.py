@@ -11,7 +11,6 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import execdrivers
 from benchmarks import rest
@@ -26,9 +25,9 @@ _WARM_UP = 5
 _FOREVER = ["/bin/sleep", "1000000000"]
 
 
-def executions(count: int, *, root: str, name: str, command: Sequence[str] = ("/bin/true",)) -> list[float]:
+def executions(count: int, *, name: str, command: Sequence[str] = ("/bin/true",)) -> list[float]:
     """Of ``count`` processes, from the call of `Container.exec` to their exit, in a container that runs."""
-    container = Engine(root).get(name)
+    container = Engine().get(name)
 
     def execute() -> None:
         with container.exec(command) as process:
@@ -58,7 +57,7 @@ def starts(
         del held
 
 
-def alive(count: int, *, rootfs: str, containers: int, root: str, patience: float) -> list[float]:
+def alive(count: int, *, rootfs: str, containers: int, patience: float) -> list[float]:
     """Of ``count`` starts as in `starts`, while this program holds so many other containers, which sleep.
 
     It makes them and removes them, and waits for the kernel to have done what it has put off, before and after: so many
@@ -66,7 +65,7 @@ def alive(count: int, *, rootfs: str, containers: int, root: str, patience: floa
     """
     allow_descriptors(containers)
     rest.wait(patience)
-    with Engine(root) as engine:
+    with Engine() as engine:
         for _ in range(containers):
             sleeping(engine, rootfs)
         rest.wait(patience)
@@ -75,9 +74,9 @@ def alive(count: int, *, rootfs: str, containers: int, root: str, patience: floa
     return times
 
 
-def stats(count: int, *, root: str, name: str) -> list[float]:
+def stats(count: int, *, name: str) -> list[float]:
     """Of ``count`` samples by `Container.stats`."""
-    return _times(Engine(root).get(name).stats, count)
+    return _times(Engine().get(name).stats, count)
 
 
 def reads(count: int, *, paths: Sequence[str]) -> list[float]:
@@ -113,9 +112,9 @@ def sleeping(engine: Engine, rootfs: str, *, detach: bool = False, accounting: b
 
 
 @contextlib.contextmanager
-def running(root: Path, rootfs: str, *, accounting: bool = False) -> Iterator[Container]:
-    """Such a container, which other programs find below ``root``."""
-    with Engine(root) as engine, sleeping(engine, rootfs, accounting=accounting) as container:
+def running(rootfs: str, *, accounting: bool = False) -> Iterator[Container]:
+    """Such a container, which other programs find by its name."""
+    with Engine() as engine, sleeping(engine, rootfs, accounting=accounting) as container:
         yield container
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import execdrivers
 from execdrivers import DEVNULL, ContainerSpec, Engine, LogOptions
+from execdrivers.store import default_root
 
 __all__ = ["callback", "capture", "log", "plain_file", "plain_pipe", "plain_terminal", "terminal"]
 
@@ -63,7 +64,7 @@ def terminal(count: int, *, rootfs: str, size: int) -> list[float]:
     return _rates(take, size, count)
 
 
-def log(count: int, *, rootfs: str, size: int, root: str) -> list[float]:
+def log(count: int, *, rootfs: str, size: int) -> list[float]:
     """A detached container, until its monitor has written all to the log and the end of it is known."""
     spec = ContainerSpec(_zeros(size), rootfs=rootfs)
 
@@ -75,7 +76,7 @@ def log(count: int, *, rootfs: str, size: int, root: str) -> list[float]:
             container.wait()
         return size
 
-    with Engine(root) as engine:
+    with Engine() as engine:
         return _rates(take, size, count)
 
 
@@ -109,11 +110,12 @@ def plain_terminal(count: int, *, rootfs: str, size: int) -> list[float]:
     return _rates(take, size, count)
 
 
-def plain_file(count: int, *, rootfs: str, size: int, directory: str) -> list[float]:
-    """`subprocess.run` that writes to a file itself."""
+def plain_file(count: int, *, rootfs: str, size: int) -> list[float]:
+    """`subprocess.run` that writes to a file itself, where the log would be."""
 
     def take(size: int) -> int:
-        path = Path(directory, "plain")
+        path = Path(default_root(), "plain")
+        path.parent.mkdir(exist_ok=True)
         with path.open("wb") as file:
             subprocess.run(_outside(rootfs, size), stdin=subprocess.DEVNULL, stdout=file, check=True)
         arrived = path.stat().st_size

@@ -24,10 +24,10 @@ def private(pid: int | str) -> int:
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
-def held(count: int, *, rootfs: str, root: str, containers: int) -> list[float]:
+def held(count: int, *, rootfs: str, containers: int) -> list[float]:
     """Of this program, bytes for each of so many containers that it holds. ``count`` measurements, each of new ones."""
     inside.allow_descriptors(containers * count)
-    with Engine(root) as engine:
+    with Engine() as engine:
         kept = _sleeping(engine, rootfs, _BEFORE)
         samples = []
         for _ in range(count):
@@ -37,12 +37,12 @@ def held(count: int, *, rootfs: str, root: str, containers: int) -> list[float]:
     return samples
 
 
-def monitors(count: int, *, rootfs: str, root: str) -> list[float]:
+def monitors(count: int, *, rootfs: str) -> list[float]:
     """Bytes of each of ``count`` detached containers' monitors."""
-    with Engine(root) as engine:
+    with Engine() as engine:
         containers = [inside.sleeping(engine, rootfs, detach=True) for _ in range(count)]
         try:
-            return [float(private(_monitor(Path(root), container))) for container in containers]
+            return [float(private(_monitor(Path(engine.root), container))) for container in containers]
         finally:
             for container in containers:
                 container.delete(force=True)

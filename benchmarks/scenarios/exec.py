@@ -21,19 +21,17 @@ __all__ = ["SCENARIOS"]
 class _Running:
     """A container of the native driver's that runs until the scenario ends."""
 
-    root: Path
     name: str
     pid: int
     environment: dict[str, str]
 
 
 def _running(place: Place) -> _Running:
-    root = place.scratch / "state"
-    container = place.stack.enter_context(inside.running(root, place.rootfs))
+    container = place.stack.enter_context(inside.running(place.rootfs))
     assert container.pid is not None
     variables = Path(f"/proc/{container.pid}/environ").read_text().split("\0")
     environment = dict(variable.split("=", 1) for variable in variables if variable)
-    return _Running(root, container.name, container.pid, environment)
+    return _Running(container.name, container.pid, environment)
 
 
 def _floor(place: Place) -> floor.Built:
@@ -42,7 +40,7 @@ def _floor(place: Place) -> floor.Built:
 
 def _take_native(place: Place, count: int) -> Sequence[float]:
     running = place.once(_running)
-    return in_process("benchmarks.inside:executions", root=str(running.root), name=running.name)(count)
+    return in_process("benchmarks.inside:executions", name=running.name)(count)
 
 
 def _take_floor(place: Place, count: int) -> Sequence[float]:

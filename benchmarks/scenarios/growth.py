@@ -43,7 +43,6 @@ def _alive_point(place: Place, count: int) -> Contender:
         batch=60,
         rootfs=place.rootfs,
         containers=count,
-        root=str(place.scratch / "alive"),
         patience=0 if place.quick else 30,
     )
 

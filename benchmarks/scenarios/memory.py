@@ -15,17 +15,16 @@ __all__ = ["SCENARIOS"]
 
 
 def _contenders(place: Place) -> Sequence[Contender]:
-    root = str(place.scratch / "memory")
     containers = 10 if place.quick else 200
     return [
         Contender(
             name="native, in the library",
-            measure=in_process("benchmarks.weight:held", rootfs=place.rootfs, root=root, containers=containers),
+            measure=in_process("benchmarks.weight:held", rootfs=place.rootfs, containers=containers),
             batch=1,
         ),
         Contender(
             name="native, monitor",
-            measure=in_process("benchmarks.weight:monitors", rootfs=place.rootfs, root=root),
+            measure=in_process("benchmarks.weight:monitors", rootfs=place.rootfs),
             batch=5,
         ),
         _watcher(place, "containerd-shim", "docker", living.of_docker, "apt-get install docker.io"),

@@ -15,6 +15,7 @@ from benchmarks.sampling import Contender
 from benchmarks.scenario import Comparison, Place, Scenario
 from execdrivers.cgroups import CgroupDir
 from execdrivers.cgroups.stats import FILES_V1, FILES_V2
+from execdrivers.store import default_root
 
 __all__ = ["SCENARIOS"]
 
@@ -23,25 +24,23 @@ __all__ = ["SCENARIOS"]
 class _Accounted:
     """A running container with cgroups for all that is counted, and the files that tell of it."""
 
-    root: Path
     name: str
     paths: list[str]
 
 
 def _accounted(place: Place) -> _Accounted:
-    root = place.scratch / "state"
-    container = place.stack.enter_context(inside.running(root, place.rootfs, accounting=True))
-    record = json.loads((root / container.name / "state.json").read_text())
+    container = place.stack.enter_context(inside.running(place.rootfs, accounting=True))
+    record = json.loads(Path(default_root(), container.name, "state.json").read_text())
     paths = [f"/proc/{container.pid}/net/dev"]
     for cgroup in map(CgroupDir.from_dict, record["handle"]["cgroups"]):
         of_v1 = [file for controller in cgroup.controllers for file in FILES_V1.get(controller, ())]
         paths += [f"{cgroup.path}/{file}" for file in (of_v1 if cgroup.version == 1 else FILES_V2)]
-    return _Accounted(root, container.name, paths)
+    return _Accounted(container.name, paths)
 
 
 def _take_native(place: Place, count: int) -> Sequence[float]:
     found = place.once(_accounted)
-    return in_process("benchmarks.inside:stats", root=str(found.root), name=found.name)(count)
+    return in_process("benchmarks.inside:stats", name=found.name)(count)
 
 
 def _take_reads(place: Place, count: int) -> Sequence[float]:

@@ -37,8 +37,8 @@ def _terminals(place: Place) -> Sequence[Contender]:
 def _logs(place: Place) -> Sequence[Contender]:
     of = {"rootfs": place.rootfs, "size": (4 if place.quick else 64) * _MB}
     return [
-        _contender("native, detached", "log", root=str(place.scratch / "log"), **of),
-        _contender("subprocess, to a file", "plain_file", directory=str(place.scratch), **of),
+        _contender("native, detached", "log", **of),
+        _contender("subprocess, to a file", "plain_file", **of),
     ]
 
 
