@@ -77,6 +77,7 @@ def of_podman(place: Place) -> Living:
 def _of_engine(place: Place, client: list[str], options: list[str]) -> Living:
     id = _call(*client, "run", "--detach", *options, image.NAME, *_SLEEP)
     place.stack.callback(_call, *client, "rm", "--force", id)
+    place.stack.callback(_call, *client, "kill", id)  # pid 1 is deaf to SIGTERM, after which podman waits ten seconds
     return Living(int(_call(*client, "inspect", "--format", "{{.State.Pid}}", id)), [*client, "exec", id])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import re
@@ -18,18 +17,20 @@ _MNT_DETACH = 2
 
 
 def cgroup_parent(place: Place) -> str:
-    """A cgroup for the peers' own, as a path below each hierarchy's root; removed with the place."""
-    name = f"{cgroups.parent()}/peers-{os.getpid()}"
-    place.stack.callback(_remove, name)
+    """A cgroup for the peers' own, as a path below each hierarchy's root; removed with the place.
+
+    In a cpuset of v1 what is made below has processors from the start: LXC sees to that only where it is the first.
+    """
+    layout, name = cgroups.look(), f"{cgroups.parent()}/peers-{os.getpid()}"
+    wanted = []
+    for point, controllers in layout.mount_points().items():
+        if point == layout.v2:
+            wanted.append(cgroups.CgroupDir(point, name, (), 2))
+        else:
+            values = (("cgroup.clone_children", "1"),) if "cpuset" in controllers else ()
+            wanted.append(cgroups.CgroupDir(point, name, tuple(controllers), 1, values))
+    place.stack.callback(cgroups.remove, cgroups.create(wanted))
     return name
-
-
-def _remove(name: str) -> None:
-    for point in cgroups.look().mount_points():
-        for path, _, _ in os.walk(f"{point}/{name}", topdown=False):
-            os.rmdir(path)
-        with contextlib.suppress(OSError):  # not empty: others have theirs there
-            os.rmdir(os.path.dirname(f"{point}/{name}"))
 
 
 def state_directory(place: Place) -> Path:
