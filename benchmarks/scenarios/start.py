@@ -29,13 +29,14 @@ _ABOUT = """\
 From the call, or the spawn of a tool, to the exit of `true` being known. Ours are called from Python that has imported
 the library; tools are spawned by posix_spawn(3). The C floor makes exactly what the native driver makes by default:
 six namespaces, its mounts, capabilities, the filter of system calls. The others differ:
+
 """
 
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         name="start",
         title="Start to exit of `true`",
-        about=_ABOUT + "; ".join(f"{peer.name}: {peer.about}" for peer in peers.ALL) + ".",
+        about=_ABOUT + "\n".join(f"- {peer.name}: {peer.about}" for peer in peers.ALL),
         contenders=_contenders,
         rounds=25,
         comparisons=(
