@@ -63,7 +63,8 @@ def ratio(of: Rounds, over: Rounds) -> Estimate:
     """Of the medians. Rounds are drawn in pairs: those of one number took place in the same spell of the machine."""
     count = min(len(of), len(over))
     above, below = _matrix(of[:count]), _matrix(over[:count])
-    value = spread(of).median / spread(over).median
+    divisor = spread(over).median
+    value = spread(of).median / divisor if divisor else math.inf
     return _bootstrap(value, count, lambda draws: _medians(above, draws) / _medians(below, draws))
 
 
@@ -81,7 +82,8 @@ def _bootstrap(
         return Estimate(value, value, value)
     draws = numpy.random.default_rng(0).integers(rounds, size=(_RESAMPLES, rounds))
     tail = _tail(rounds)
-    low, high = numpy.quantile(recompute(draws), [tail, 1 - tail])
+    with numpy.errstate(divide="ignore", invalid="ignore"):  # by zero
+        low, high = numpy.quantile(recompute(draws), [tail, 1 - tail])
     return Estimate(value, float(low), float(high))
 
 
