@@ -162,6 +162,7 @@ def _machine(results: Results) -> str:
         ["CPUs", f"{machine.get('cpus', '')}{' (virtual)' if machine.get('virtual') else ''}"],
         ["memory", amount(machine["memory"], "B") if "memory" in machine else ""],
         ["cgroups", machine.get("cgroups", "")],
+        ["state root", machine.get("state", "")],
         ["Python", machine.get("python", "")],
         *([name, version] for name, version in machine.get("versions", {}).items()),
     ]

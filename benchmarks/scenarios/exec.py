@@ -78,6 +78,7 @@ def _contenders(place: Place) -> Sequence[Contender]:
 SCENARIOS = (
     Scenario(
         name="exec",
+        seconds=50,
         title="One more process in a running container",
         about="From the call to the exit of `true`, in a container that runs already. The C floor does what "
         "`Container.exec` does, in the same container: joins all its namespaces, seen by nobody there until it has no "

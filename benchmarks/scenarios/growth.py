@@ -98,6 +98,7 @@ def _environment(place: Place) -> Sequence[Contender]:
 SCENARIOS = (
     Scenario(
         name="alive",
+        seconds=150,
         title="Start with other containers alive",
         about=f"{_START} The same program holds so many others that sleep, each with namespaces, mounts and a guard of "
         "its end. They are made and removed in every round, and the machine is at rest before and after.",
@@ -112,6 +113,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="caller",
+        seconds=15,
         title="Start from a caller that holds memory",
         about=f"{_START} So much of the calling program's memory is resident: every page of it was written to.",
         contenders=_memory,
@@ -128,6 +130,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="mounts",
+        seconds=10,
         title="Start with mounts",
         about=f"{_START} The spec has so many bind mounts of directories, beside the default ones.",
         contenders=_mounts,
@@ -138,6 +141,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="environment",
+        seconds=10,
         title="Start with a large environment",
         about=f"{_START} The command's environment is so large, in variables of a kilobyte each.",
         contenders=_environment,

@@ -47,6 +47,7 @@ def _watcher(place: Place, name: str, program: str, start: Callable[[Place], Liv
 SCENARIOS = (
     Scenario(
         name="memory",
+        seconds=30,
         title="Private memory for each live container",
         about="What would be free without it (private pages, as /proc/PID/smaps_rollup has them): of a program, for "
         "each of 200 more containers that it holds; of the process that watches over a detached one; and of those "

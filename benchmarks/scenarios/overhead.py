@@ -62,6 +62,7 @@ def _spec(place: Place) -> ContainerSpec:
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         name="overhead",
+        seconds=40,
         title="Drivers lxc and oci over the tools that they call",
         about="Start to exit of `true` by our drivers, and by the tools alone, told to make the same: `lxc-execute` by "
         "a configuration, `runc run` by the bundle that our driver writes. LXC compiles the filter of system calls at "

@@ -69,6 +69,7 @@ _ABOUT = {
 def _scenario(phase: str) -> Scenario:
     return Scenario(
         name=f"phase-{phase}",
+        seconds=12,
         title=f"{phase.capitalize()} alone",
         about=_ABOUT[phase] + (" Of runc its command of that name." if phase != "wait" else ""),
         contenders=functools.partial(_contenders, phase),

@@ -35,6 +35,7 @@ six namespaces, its mounts, capabilities, the filter of system calls. The others
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         name="start",
+        seconds=150,
         title="Start to exit of `true`",
         about=_ABOUT + "\n".join(f"- {peer.name}: {peer.about}" for peer in peers.ALL),
         contenders=_contenders,

@@ -44,6 +44,7 @@ def _command(name: str, argv: list[str]) -> Contender:
 SCENARIOS = (
     Scenario(
         name="import",
+        seconds=30,
         title="Import",
         about="Of fresh interpreters, how much longer than one that does nothing: each in a pair with such a one. "
         "`import execdrivers` loads its parts at first use; `from execdrivers import run, ContainerSpec` loads what a "
@@ -65,6 +66,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="command-line",
+        seconds=60,
         title="Command line",
         about="From the spawn of the interpreter to its exit.",
         contenders=_commands,

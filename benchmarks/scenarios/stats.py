@@ -57,6 +57,7 @@ def _contenders(place: Place) -> Sequence[Contender]:
 SCENARIOS = (
     Scenario(
         name="stats",
+        seconds=8,
         title="A sample of what a container uses",
         about="`Container.stats` of a container that has cgroups for all that is counted, over the mere reading of the "
         "same files by `os.open` and `os.read`, with nothing made of what they say.",

@@ -47,6 +47,7 @@ _PROGRAM = "The program is busybox's `dd`, which writes zeros, 64 KB at a time; 
 SCENARIOS = (
     Scenario(
         name="pipes",
+        seconds=15,
         title="Standard output through pipes",
         about="256 MB, captured whole in memory or handed to a function piece by piece, over `subprocess.run` with "
         f"`capture_output` of the same program without a container. {_PROGRAM}",
@@ -66,6 +67,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="terminals",
+        seconds=30,
         title="Standard output through a terminal",
         about="32 MB, over the same program without a container at a terminal that is read by `os.read`; a terminal "
         f"passes on at most 4 KB at a time. {_PROGRAM}",
@@ -76,6 +78,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="logs",
+        seconds=20,
         title="Standard output to a detached container's log",
         about="64 MB, until the container has ended and its monitor has written all of it to the log, each line with "
         "its time; over the same program without a container that writes to a file itself, and so moves nothing "

@@ -30,6 +30,7 @@ def _contenders(place: Place) -> Sequence[Contender]:
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         name="together",
+        seconds=8,
         title=f"{_AT_ONCE} at once",
         about=f"""\
 Seconds per container, the inverse of throughput: {_AT_ONCE} threads of one Python program, or {_AT_ONCE} processes of
