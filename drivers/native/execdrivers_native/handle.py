@@ -211,11 +211,12 @@ class NativeHandle(Handle):
         if rules := exec_device_rules(spec, self._host, self._guarantees["capabilities"]):
             self._extend("exec", self._plan(None, rules))
         operations = compile_exec(spec, self._id, self._host, self._guarantees)
+        made = self._cgroups()
         return join(
             operations,
             request.stdio,
             self._first(),
-            lambda pid: cgroups.move(self._cgroups(), lambda: (pid,)),
+            (lambda pid: cgroups.move(made, lambda: (pid,))) if made else None,
             seccomp.agent(spec, self._id, request.directory, self.pid or 0),
         )
 

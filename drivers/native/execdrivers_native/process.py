@@ -58,7 +58,6 @@ def compile_exec(spec: ContainerSpec, id: str, host: Host, guarantees: Mapping[s
         *oom_score(spec),
         *([operation("affinity", initial)] if initial else []),
         operation("join", kinds, joining_capabilities(spec, user)),
-        operation("channel"),
         *confine(_profile_of_more(guarantees, host), spec.selinux_label),
         operation("keyring"),
         *become(identity, groups=groups),

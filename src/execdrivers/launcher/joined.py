@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterable
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["JoinedProcess", "join"]
 
+#: Seconds that a launcher may take to see that its caller is gone.
+_GIVES_UP = 0.02
+
 
 def join(
     operations: Iterable[Operation],
@@ -31,7 +36,8 @@ def join(
     """Run a plan that joins the namespaces of a process (``first``, a pidfd), up to the execution of its command.
 
     ``place`` is called with the pid before: to move it into the container's cgroups. ``agent`` is that of `Launch`.
-    Raises `LaunchError`, and what ``place`` does; nothing is left then.
+    With neither it need not wait for us, and does not. Raises `LaunchError`, and what ``place`` does; nothing is left
+    then.
     """
     sweep()
     launch = Launch(operations, agent=agent)
@@ -43,15 +49,22 @@ def join(
     process = JoinedProcess(child)
     try:
         launch.started()
+        waits = place is not None or agent is not None
+        if not waits:
+            launch.say_go()
         launch.ready()
-        pid = process.hold(launch)
+        pid = process.hold(launch, waits=waits)
         if place is not None:
             place(pid)
-        launch.go()
+        if waits:
+            launch.go()
+        else:
+            launch.outcome()
         process.seccomp_listener = launch.take_listener()
     except BaseException:
         launch.close()  # what waits for its word gives up
-        pidfd.wait(child.pidfd)
+        while not pidfd.wait(child.pidfd, _GIVES_UP):
+            process.kill_inside()  # it had its word before
         process.exit()
         process.close()
         raise
@@ -63,20 +76,43 @@ class JoinedProcess(ProcessHandle):
     """One more process in a container. Our child waits for it outside and ends as it does (c/exec.c, op_join)."""
 
     def __init__(self, outside: Started) -> None:
+        self._outside = outside.pid
         self.exit_fd = outside.pidfd
         self.pid: int | None = None
         self._pidfd = -1
 
-    def hold(self, launch: Launch) -> int:
-        """Take hold of the process that joined, while it waits; its pid. Raises `LaunchError` when it was killed."""
+    def hold(self, launch: Launch, *, waits: bool) -> int:
+        """Take hold of the process that joined; its pid.
+
+        While it ``waits`` it cannot have ended but by being killed, for which `LaunchError` is raised.
+        """
         assert launch.pid is not None
         self.pid, self.terminal = launch.pid, launch.terminal
-        try:
-            self._pidfd = pidfd.open(launch.pid)
-        except ProcessLookupError as error:
+        self._pidfd = self._open(launch.pid)
+        if waits and self._pidfd < 0:
             message = "exec: the process was killed before it executed its command"
-            raise LaunchError(message, step="exec", errno=error.errno or 0) from error
+            raise LaunchError(message, step="exec", errno=errno.ESRCH)
         return launch.pid
+
+    def _open(self, pid: int) -> int:
+        """A pidfd of what joined; -1 when it has ended, and its pid may be another's."""
+        try:
+            fd = pidfd.open(pid)
+        except ProcessLookupError:
+            return -1
+        if pid in pidfd.children(self._outside):  # now, so that the pidfd is of no other
+            return fd
+        os.close(fd)
+        return -1
+
+    def kill_inside(self) -> None:
+        """Kill what joined, if it is there by now."""
+        for pid in pidfd.children(self._outside):
+            fd = self._open(pid)
+            if fd >= 0:
+                with contextlib.suppress(ProcessLookupError):
+                    pidfd.send_signal(fd, signal.SIGKILL)
+                os.close(fd)
 
     def signal(self, number: signal.Signals) -> None:
         if self._pidfd < 0:
