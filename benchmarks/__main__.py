@@ -119,12 +119,10 @@ def _measure(scenarios: Sequence[Scenario], options: argparse.Namespace) -> Resu
     watch = machine.Watch()
     watch.begin()
     began = time.monotonic()
-    with Progress(expected(scenarios, options.rounds)).shown() as begin, tempfile.TemporaryDirectory() as scratch:
+    with Progress(expected(scenarios, options.rounds)).shown() as begin:
         for scenario in scenarios:
-            place = Path(scratch) / scenario.name
-            place.mkdir()
             advance = begin(scenario, scenario.seconds * options.rounds)
-            outcome = run(scenario, place, wanted=wanted, rounds=options.rounds, quick=options.quick, advance=advance)
+            outcome = run(scenario, wanted=wanted, rounds=options.rounds, quick=options.quick, advance=advance)
             results.outcomes.append(outcome)
             _say(f"{outcome.name:<16}{outcome.seconds:>6.0f} s{'  failed' if outcome.failed else ''}")
     results.seconds = round(time.monotonic() - began, 1)

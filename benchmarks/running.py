@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -17,14 +18,13 @@ __all__ = ["run"]
 
 def run(
     scenario: Scenario,
-    scratch: Path,
     *,
     wanted: frozenset[str] | None = None,
     rounds: float = 1,
     quick: bool = False,
     advance: Callable[[float], object] = lambda part: None,
 ) -> Outcome:
-    """Measure in ``scratch``, an empty directory.
+    """Measure, in a directory that goes with all else.
 
     ``rounds`` is a factor to the scenario's own; ``quick``: two rounds of few samples. ``advance`` is told with each
     turn which part of the whole it was.
@@ -34,7 +34,8 @@ def run(
     began = time.monotonic()
     try:
         with contextlib.ExitStack() as stack:
-            place = Place(scratch, stack, quick, wanted)
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-"))
+            place = Place(Path(scratch), stack, quick, wanted)
             contenders = [each for each in scenario.contenders(place) if place.wants(each.name)]
             outcome.contenders = [Measured.nothing_of(contender) for contender in contenders]
             _measure(outcome, contenders, count, quick, advance)

@@ -151,7 +151,7 @@ def scenario(contenders: Callable[[Place], Sequence[Contender]]) -> Scenario:
     return Scenario(name="trial", title="A trial", about="Of the harness.", contenders=contenders, rounds=4)
 
 
-def test_contenders_have_their_turns_in_rounds(tmp_path: Path) -> None:
+def test_contenders_have_their_turns_in_rounds() -> None:
     turns: list[str] = []
 
     def contender(name: str) -> Contender:
@@ -161,20 +161,20 @@ def test_contenders_have_their_turns_in_rounds(tmp_path: Path) -> None:
 
         return Contender(name=name, measure=measure, batch=3)
 
-    outcome = run(scenario(lambda _: [contender("one"), contender("two")]), tmp_path)
+    outcome = run(scenario(lambda _: [contender("one"), contender("two")]))
     assert [each.rounds for each in outcome.contenders] == [[[1.0] * 3] * 4] * 2
     assert all({*turns[at : at + 2]} == {"one", "two"} for at in range(0, 10, 2))
     assert len(turns) == 10  # the first of each does not count
 
 
-def test_who_fails_has_no_more_turns_and_the_others_go_on(tmp_path: Path) -> None:
+def test_who_fails_has_no_more_turns_and_the_others_go_on() -> None:
     def fails(count: int) -> Sequence[float]:
         raise Failed("no daemon answers")
 
     able = Contender(name="able", measure=lambda count: [1.0] * count)
     failing = Contender(name="failing", measure=fails)
     missing = Contender(name="missing", lacking="not installed; apt-get install it")
-    outcome = run(scenario(lambda _: [able, failing, missing]), tmp_path)
+    outcome = run(scenario(lambda _: [able, failing, missing]))
     assert [(each.name, len(each.rounds), each.error) for each in outcome.contenders] == [
         ("able", 4, ""),
         ("failing", 0, "no daemon answers"),
@@ -183,33 +183,35 @@ def test_who_fails_has_no_more_turns_and_the_others_go_on(tmp_path: Path) -> Non
     assert outcome.failed
 
 
-def test_who_hangs_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_hangs_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.sampling._PATIENCE", 0.1)
 
     def hangs(count: int) -> Sequence[float]:
         subprocess.run(["sleep", "60"])
         return [60.0] * count
 
-    outcome = run(scenario(lambda _: [Contender(name="hanging", measure=hangs)]), tmp_path)
+    outcome = run(scenario(lambda _: [Contender(name="hanging", measure=hangs)]))
     assert outcome.contenders[0].error == "no end after 0.1 seconds"
 
 
-def test_a_scenario_that_fails_is_cleared_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_scenario_that_fails_is_cleared_up(capsys: pytest.CaptureFixture[str]) -> None:
     cleared = []
 
     def contenders(place: Place) -> Sequence[Contender]:
-        place.stack.callback(cleared.append, True)
+        assert place.scratch.is_dir()
+        place.stack.callback(lambda: cleared.append(place.scratch))
         raise OSError("no space")
 
-    outcome = run(scenario(contenders), tmp_path)
-    assert outcome.error == "OSError: no space" and outcome.failed and cleared
+    outcome = run(scenario(contenders))
+    assert outcome.error == "OSError: no space" and outcome.failed
+    assert len(cleared) == 1 and not cleared[0].exists()
     assert "no space" in capsys.readouterr().err
 
 
-def test_only_wanted_contenders_run(tmp_path: Path) -> None:
+def test_only_wanted_contenders_run() -> None:
     names = ("native", "C floor", "runc run", "native, 100 alive")
     able = [Contender(name=name, measure=lambda count: [1.0] * count) for name in names]
-    outcome = run(scenario(lambda _: able), tmp_path, wanted=frozenset({"native", "floor"}))
+    outcome = run(scenario(lambda _: able), wanted=frozenset({"native", "floor"}))
     assert [each.name for each in outcome.contenders] == ["native", "C floor", "native, 100 alive"]
 
 
