@@ -111,8 +111,10 @@ def which(program: str) -> str | None:
 
 
 def environment() -> Mapping[str, str]:
-    """Of peers: ours; sbin is where Debian has some of them, and not on every user's PATH."""
-    return {**os.environ, "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"}
+    """Of peers: ours; sbin is where Debian has some of them, and not on every user's PATH. Python keeps its bytecode,
+    as pip does of what it installs: else a start of Python would be for the most part compilation."""
+    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+    return {**os.environ, "PATH": path, "PYTHONDONTWRITEBYTECODE": ""}
 
 
 def failure(done: subprocess.CompletedProcess[str]) -> str:

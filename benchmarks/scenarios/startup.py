@@ -47,6 +47,7 @@ SCENARIOS = (
         seconds=30,
         title="Import",
         about="Of fresh interpreters, how much longer than one that does nothing: each in a pair with such a one. "
+        "Bytecode is kept, as of what pip installs. "
         "`import execdrivers` loads its parts at first use; `from execdrivers import run, ContainerSpec` loads what a "
         "call takes.",
         contenders=_imports,
