@@ -104,7 +104,7 @@ class OciDriver(Driver):
             mounts.check(spec, found)
         tool = Tool(found.path if found else _wanted(spec) or runtime.KNOWN[0], _DIRECTORY)
         console = f"{_DIRECTORY}/create.sock" if spec.tty else ""
-        verb = _verb(spec)
+        verb = _verb(spec, found)
         create = command_line(tool, (*verb, "--bundle", _DIRECTORY), id, "create", console)
         calls = [create, tool.argv("start", "start", id)] if verb == _CREATE else [create]
         steps = (
@@ -127,7 +127,7 @@ class OciDriver(Driver):
         request.intend(_intended(request.id, used.path, timeout, compiled))
         process = None
         try:
-            verb = _verb(spec)
+            verb = _verb(spec, used)
             args = (*verb, "--bundle", request.directory)
             process = Process(tool, args, request.id, compiled.operations, request.stdio, by=request.spawner)
             assert process.pid is not None
@@ -210,12 +210,13 @@ def _intended(id: str, runtime: str, timeout: float, compiled: bundle.Bundle) ->
     return container.to_dict()
 
 
-def _verb(spec: ContainerSpec) -> tuple[str, ...]:
+def _verb(spec: ContainerSpec, used: Runtime | None) -> tuple[str, ...]:
     """What makes a container whose launcher waits: it is spared a call where the runtime may start it at once.
 
     The launcher waits for its streams then. With a terminal it has none to wait for; and hooks have their moments.
     """
-    return _CREATE if spec.tty or spec.hooks.start_container or spec.hooks.poststart else _RUN
+    at_once = used is not None and used.leaves_all
+    return _CREATE if not at_once or spec.tty or spec.hooks.start_container or spec.hooks.poststart else _RUN
 
 
 def _wanted(spec: ContainerSpec) -> str:

@@ -90,6 +90,11 @@ class Runtime:
         return self.name != "crun"
 
     @property
+    def leaves_all(self) -> bool:
+        """Whether all that it has made is its parent's once ``run --detach`` has ended; of crun a helper may be left."""
+        return self.name == "runc"
+
+    @property
     def keeps_tmpfs_mode(self) -> bool:
         """Whether ``mode=`` holds for a tmpfs that is mounted on a directory; not in runc before 1.1.9."""
         return self.name != "runc" or self._numbers >= (1, 1, 9)
