@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING, NamedTuple
 
 from execdrivers import defaults, users
@@ -73,11 +73,19 @@ def check(spec: ContainerSpec, own: Sequence[Mount]) -> None:
     given = {mount.destination for mount in spec.mounts}
     if spec.rootfs is not None and not spec.ephemeral:
         _check_places(spec.rootfs, [mount.destination for mount in own if mount.destination not in given])
+    covered = {mount.destination for mount in own}
     for index, mount in enumerate(spec.mounts):
         field = f"mounts[{index}]"
         if mount.type == "bind" and not os.path.lexists(mount.source or ""):
             raise SpecError(f"{field}.source", mount.source, "does not exist", "make it first, or correct the path")
-        _check_destination(spec, mount, f"{field}.destination", [*own, *spec.mounts[:index]])
+        if not _lies_on_one_of(covered, mount.destination):  # else what the rootfs has there is not seen
+            _check_destination(spec, mount, f"{field}.destination")
+        covered.add(mount.destination)
+
+
+def _lies_on_one_of(places: Set[str], destination: str) -> bool:
+    steps = destination.split("/")
+    return any("/".join(steps[:count]) in places for count in range(2, len(steps) + 1))
 
 
 def _check_places(root: str, destinations: Sequence[str]) -> None:
@@ -112,10 +120,7 @@ def check_device(device: Device, field: str) -> None:
             raise SpecError(f"{field}.{name}", getattr(device, name), problem, "leave it unset")
 
 
-def _check_destination(spec: ContainerSpec, mount: Mount, field: str, before: Sequence[Mount]) -> None:
-    covered = (other.destination for other in before if other.destination != "/")
-    if any((mount.destination + "/").startswith(place + "/") for place in covered):
-        return  # it lies on another mount; what the rootfs has there is not seen
+def _check_destination(spec: ContainerSpec, mount: Mount, field: str) -> None:
     root = spec.rootfs or "/"
     found = _walk(root, mount.destination, field)
     if not found and spec.rootfs is None and not spec.ephemeral:
