@@ -19,19 +19,17 @@ static int file_mode(int fd)
     return result < 0 ? (int)result : st.stx_mode & S_IFMT;
 }
 
+static int is_node(const struct statx *st, uint64_t mode, uint64_t major, uint64_t minor)
+{
+    return (st->stx_mode & S_IFMT) == (mode & S_IFMT) && st->stx_rdev_major == major && st->stx_rdev_minor == minor;
+}
+
 /* 1, 0, or -errno. */
-static int is_node(int fd, uint64_t mode, uint64_t major, uint64_t minor)
+int is_null_device(int fd)
 {
     struct statx st;
     long result = sys5(__NR_statx, fd, "", AT_EMPTY_PATH, STATX_TYPE, &st);
-    if (result < 0)
-        return (int)result;
-    return (st.stx_mode & S_IFMT) == (mode & S_IFMT) && st.stx_rdev_major == major && st.stx_rdev_minor == minor;
-}
-
-int is_null_device(int fd)
-{
-    return is_node(fd, S_IFCHR, 1, 3);
+    return result < 0 ? (int)result : is_node(&st, S_IFCHR, 1, 3);
 }
 
 int set_attributes(int fd, int recursive, uint64_t set, uint64_t clear, uint64_t propagation)
@@ -296,15 +294,17 @@ int op_device(struct launcher *l, struct args *args)
     scoped_fd node = open_below(parent, name, O_PATH | O_NOFOLLOW, RESOLVE_BENEATH);
     if (node < 0)
         return node;
+    struct statx st;
+    result = sys5(__NR_statx, node, "", AT_EMPTY_PATH, STATX_TYPE | STATX_UID | STATX_GID, &st);
+    if (result < 0)
+        return (int)result;
     /* It gets a mount on which devices work, so it must be no other node, put in its place by who shares the rootfs. */
-    int same = is_node(node, mode, major, minor);
-    if (same < 0)
-        return same;
-    if (!same) {
+    if (!is_node(&st, mode, major, minor)) {
         note(l, "another file took its place");
         return -EBUSY;
     }
-    result = sys5(__NR_fchownat, node, "", uid, gid, AT_EMPTY_PATH);
+    if (st.stx_uid != uid || st.stx_gid != gid)
+        result = sys5(__NR_fchownat, node, "", uid, gid, AT_EMPTY_PATH);
     if (result < 0)
         return (int)result;
     scoped_fd tree = clone_tree(node, "", 0);

@@ -78,18 +78,10 @@ int keep_ground(struct launcher *l, int mount, const char *path)
     return fd < 0 ? (int)fd : 0;
 }
 
-/* Split "/a/b/c" into the directory "/a/b" (opened, made where missing) and the name "c". */
-int open_parent(const struct launcher *l, const char *path, const char **name)
+/* The directory that the first bytes of a path name, made where missing; opened. */
+static int make_directories(const struct launcher *l, const char *path, size_t slash)
 {
     char prefix[4096];
-    size_t length = text_length(path), slash = length;
-    if (length >= sizeof prefix)
-        return -ENAMETOOLONG;
-    while (slash && path[slash - 1] != '/')
-        slash--;
-    *name = path + slash;
-    if (!**name)
-        return -EINVAL;
     int directory = open_inside(l, "/", O_PATH | O_DIRECTORY);
     for (size_t at = 0; at < slash && directory >= 0;) {
         while (at < slash && path[at] == '/')
@@ -114,6 +106,24 @@ int open_parent(const struct launcher *l, const char *path, const char **name)
         at = end;
     }
     return directory;
+}
+
+/* Split "/a/b/c" into the directory "/a/b" (opened, made where missing) and the name "c". */
+int open_parent(const struct launcher *l, const char *path, const char **name)
+{
+    char prefix[4096];
+    size_t length = text_length(path), slash = length;
+    if (length >= sizeof prefix)
+        return -ENAMETOOLONG;
+    while (slash && path[slash - 1] != '/')
+        slash--;
+    *name = path + slash;
+    if (!**name)
+        return -EINVAL;
+    memcpy(prefix, path, slash);
+    prefix[slash] = 0;
+    int directory = open_inside(l, prefix, O_PATH | O_DIRECTORY);
+    return directory == -ENOENT ? make_directories(l, path, slash) : directory;
 }
 
 /* The destination of a mount, made where missing: a directory, or an empty file. */
