@@ -165,3 +165,4 @@ class TestFeatures:
         assert later.keeps_tmpfs_mode and later.poststart_in_time
         other = runtime.Runtime("/x", "crun", "1.14")
         assert other.knows_mount_option("rslave") and not other.knows_mount_option("rshared")
+        assert able.leaves_all and not other.leaves_all

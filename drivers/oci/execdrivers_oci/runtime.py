@@ -91,7 +91,7 @@ class Runtime:
 
     @property
     def leaves_all(self) -> bool:
-        """Whether all that it has made is its parent's once ``run --detach`` has ended; of crun a helper may be left."""
+        """Whether what it has made is its parent's as soon as ``run --detach`` ends; of crun a helper may be left."""
         return self.name == "runc"
 
     @property
