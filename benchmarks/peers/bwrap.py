@@ -16,7 +16,7 @@ PEER = Peer(
     name="bwrap",
     program="bwrap",
     install="apt-get install bubblewrap",
-    about="a user namespace in addition; no /sys, /dev/mqueue, masked paths or filter of system calls",
+    about="a user namespace in addition, with all capabilities; no /sys, masked paths or filter of system calls",
     command_line=_command_line,
     batch=40,
 )

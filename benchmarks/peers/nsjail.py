@@ -20,9 +20,9 @@ def _program() -> str:
 
 
 def _command_line(place: Place) -> CommandLine:
-    # No user namespace: as root it needs none, and is faster without.
-    options = ["-Mo", "--really_quiet", "--disable_clone_newuser", "--rw", "--chroot", place.rootfs]
-    return prefix([PEER.program, *options, "--"])
+    # No user namespace, which as root it does not need, and no limits, of which ours sets none unasked either.
+    options = ["-Mo", "--really_quiet", "--disable_clone_newuser", "--disable_rlimits", "--rw"]
+    return prefix([PEER.program, *options, "--chroot", place.rootfs, "--"])
 
 
 PEER = Peer(
