@@ -374,7 +374,7 @@ class _Compiler:
             if mount.type == "cgroup":
                 v1 = bool(self.host.cgroups.v1)
                 yield from filesystems.cgroup_mounts(mount, self.cgroups, v1=v1, nodev=self.nodev)
-            elif mount in self.spec.mounts and (mapping := self._mapping(mount)):
+            elif (mapping := self._mapping(mount)) and mount in self.spec.mounts:
                 yield from self._lent(mount, *mapping)
             elif mount.type == "bind" and (self.lends or (mount.receives and not self.rootless)):
                 yield from self._lent(mount)
