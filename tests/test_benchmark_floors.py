@@ -15,7 +15,7 @@ import execdrivers
 
 #: What a process can tell of itself, but for pids and times.
 _SCRIPT = """
-busybox grep -vE '^(Pid|Tgid|Ngid|PPid|NStgid|NSpid|NSpgid|NSsid|SigQ|Vm|Rss|.*ctxt_switches)' /proc/self/status
+busybox grep -vE '^(Pid|Tgid|Ngid|PPid|NStgid|NSpid|NSpgid|NSsid|SigQ|SigIgn|Vm|Rss|.*ctxt_switches)' /proc/self/status
 for name in cgroup ipc mnt net pid pid_for_children time user uts; do busybox readlink /proc/self/ns/$name; done
 cat /proc/self/cgroup /proc/self/limits /proc/self/oom_score_adj /proc/self/loginuid
 busybox cut -d' ' -f5- /proc/self/mountinfo

@@ -138,7 +138,8 @@ class CreateRequest:
     ``born`` is given where the container is to be started as soon as it is made, and there is no need to wait with that
     for `Handle.start`: a driver may call it, once, with the handle, when the first process is there, so that its
     `Handle.state` finds it again, and may from then on let the command be executed. `Handle.start` then waits for what
-    came of that, and raises what `Driver.create` else would have. It raises `StoreError`: then undo all, as ever.
+    came of that, and raises what `Driver.create` else would have. It raises `StoreError`: then undo all, as ever. Who
+    wraps another driver's handle passes on None.
     """
 
     id: str

@@ -97,8 +97,11 @@ class Entry:
 
     @property
     def empty(self) -> bool:
-        """Whether nobody has left anything in it."""
-        return not os.listdir(self._fd)
+        """Whether nobody has left anything in it. Raises `StoreError`."""
+        try:
+            return not os.listdir(self._fd)
+        except OSError as error:
+            raise _failed("list", self.path, error) from error
 
     def _found(self) -> tuple[int, int] | None:
         try:
@@ -318,12 +321,13 @@ class Store:
                 raise _failed("open", path, error) from error
             try:
                 entry.lock()
+                if not entry.gone and (id is None or entry.empty):
+                    return entry
             except StoreError:
                 entry.close()
-                os.rmdir(path)
+                with contextlib.suppress(OSError):  # it is another's by now
+                    os.rmdir(path)
                 raise
-            if not entry.gone and (id is None or entry.empty):
-                return entry
             # Others were between us and it. What is there may be the container of who reserved the same name.
             entry.close()
 

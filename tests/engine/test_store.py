@@ -112,6 +112,18 @@ def test_who_reserves_never_takes_anothers_reservation(store, monkeypatch, writt
     assert store.open("a").read().status == "created"
 
 
+def test_a_reservation_that_fails_leaves_nothing(store, monkeypatch):
+    def fail(place):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    store.prepare()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "listdir", fail)
+        with pytest.raises(StoreError, match="cannot list .*/a: Cannot allocate"):
+            store.reserve("a")
+    assert os.listdir(store.root) == []
+
+
 def test_an_entry_never_touches_its_successor(store):
     put(store, "a")
     old, other = store.open("a"), store.open("a")
