@@ -119,7 +119,7 @@ def test_a_reservation_that_fails_leaves_nothing(store, monkeypatch):
     store.prepare()
     with monkeypatch.context() as patched:
         patched.setattr(os, "listdir", fail)
-        with pytest.raises(StoreError, match="cannot list .*/a: Cannot allocate"):
+        with pytest.raises(StoreError, match="Cannot allocate"):
             store.reserve("a")
     assert os.listdir(store.root) == []
 
