@@ -49,7 +49,7 @@ _PARTS: Sequence[tuple[Any, str, str]] = (
     (registry.Registry, "choose", "driver chosen, features checked"),
     (guard, "hold", "guard told"),
     (store.Store, "reserve", "directory made and locked"),
-    (native, "compile", "plan compiled"),
+    (native.NativeDriver, "_compiled", "plan compiled, or found among those kept"),
     (launching.Launch, "__init__", "plan and launcher into memory files, socket"),
     (start, "spawn_launcher", "clone, until the launcher executes"),
     (store.Entry, "write", "record written"),

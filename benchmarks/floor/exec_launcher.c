@@ -5,44 +5,21 @@
  * As with the native driver nobody in the container ever sees a process with more than the container's capabilities, or
  * one that can be looked into: all restrictions come before the clone that a pid namespace takes to be joined. And as
  * there, who was cloned from waits outside: a child that nobody waits for would hold up the end of the container. */
-#include "../../src/execdrivers/launcher/c/freestanding.h"
-#include "../../src/execdrivers/launcher/c/sys.h"
-
-#include "filter.h" /* made when it is built */
+#include "common.h"
 
 #include <fcntl.h>
-#include <linux/capability.h>
-#include <linux/filter.h>
 #include <linux/keyctl.h>
-#include <linux/prctl.h>
 #include <linux/sched.h>
-#include <linux/seccomp.h>
 #include <linux/wait.h>
 
-#define CAPS 0xa80425fbULL
-
 enum { CONTAINER = 3, SIGNAL_CHILD = 17 };
-
-__attribute__((noreturn)) static void leave(int code)
-{
-    for (;;)
-        sys1(__NR_exit_group, code);
-}
-
-static long must(long result, int code)
-{
-    if (result < 0)
-        leave(code);
-    return result;
-}
 
 __attribute__((noreturn, noinline)) static void command(char **argv, char **environment)
 {
     sys0(__NR_setsid);
     uint64_t none = 0;
     sys4(__NR_rt_sigprocmask, 2, &none, NULL, 8);
-    struct sock_fprog program = {sizeof filter / 8, (struct sock_filter *)filter};
-    must(sys3(__NR_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program), 66);
+    install_filter();
     sys3(__NR_execve, argv[0], argv, environment);
     leave(127);
 }
@@ -65,25 +42,10 @@ __attribute__((noreturn, used)) void launcher_main(long *stack)
     sys1(__NR_umask, 022);
     long keyring = must(sys2(__NR_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL), 13);
     must(sys3(__NR_keyctl, KEYCTL_SETPERM, keyring, 0x3f000000), 14);
-    for (int cap = 0; cap < 41; cap++)
-        if (!(CAPS >> cap & 1))
-            must(sys5(__NR_prctl, PR_CAPBSET_DROP, cap, 0, 0, 0), 60);
-    must(sys2(__NR_setgroups, 0, NULL), 61);
-    must(sys3(__NR_setresgid, 0, 0, 0), 62);
-    must(sys3(__NR_setresuid, 0, 0, 0), 63);
-    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct data[2] = {{.effective = (uint32_t)CAPS, .permitted = (uint32_t)CAPS}};
-    must(sys2(__NR_capset, &header, data), 64);
-    must(sys5(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 65);
+    give_up_privileges();
     struct clone_args clone = {.flags = CLONE_VM | CLONE_VFORK, .exit_signal = SIGNAL_CHILD};
     long child = must(sys2(__NR_clone3, &clone, sizeof clone), 20);
     if (child == 0)
         command(argv + 1, environment);
     wait_for(child);
 }
-
-#if defined(__x86_64__)
-__asm__(".globl _start\n_start:\n xor %ebp, %ebp\n mov %rsp, %rdi\n and $-16, %rsp\n call launcher_main\n");
-#elif defined(__aarch64__)
-__asm__(".globl _start\n_start:\n mov x29, #0\n mov x30, #0\n mov x0, sp\n bl launcher_main\n");
-#endif

@@ -1,37 +1,16 @@
 /* The floor's launcher: what the native driver makes for a default container, hard-coded, as fast as we can write it.
  *
  * argv[1] is the rootfs, the rest the command. No plan, no messages, no error reporting but an exit code. */
-#include "../../src/execdrivers/launcher/c/freestanding.h"
-#include "../../src/execdrivers/launcher/c/sys.h"
+#include "common.h"
 
-#include "filter.h" /* made when it is built */
-
-#include <linux/capability.h>
-#include <linux/filter.h>
 #include <linux/if.h>
 #include <linux/keyctl.h>
-#include <linux/prctl.h>
-#include <linux/seccomp.h>
 #include <linux/sockios.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-#define CAPS 0xa80425fbULL
 #define NOT_HERE(r) ((r) == -ENOENT || (r) == -ENOTDIR)
-
-__attribute__((noreturn)) static void leave(int code)
-{
-    for (;;)
-        sys1(__NR_exit_group, code);
-}
-
-static long must(long result, int code)
-{
-    if (result < 0)
-        leave(code);
-    return result;
-}
 
 static long mount_it(const char *source, const char *target, const char *type, unsigned long flags, const char *data)
 {
@@ -127,27 +106,11 @@ __attribute__((noreturn, used)) void launcher_main(long *stack)
     must(sys2(__NR_umount2, ".", MNT_DETACH), 51);
     must(sys1(__NR_chdir, "/"), 52);
 
-    for (int cap = 0; cap < 41; cap++)
-        if (!(CAPS >> cap & 1))
-            must(sys5(__NR_prctl, PR_CAPBSET_DROP, cap, 0, 0, 0), 60);
-    must(sys2(__NR_setgroups, 0, NULL), 61);
-    must(sys3(__NR_setresgid, 0, 0, 0), 62);
-    must(sys3(__NR_setresuid, 0, 0, 0), 63);
-    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct data[2] = {{.effective = (uint32_t)CAPS, .permitted = (uint32_t)CAPS}};
-    must(sys2(__NR_capset, &header, data), 64);
-    must(sys5(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 65);
+    give_up_privileges();
     uint64_t none = 0;
     sys4(__NR_rt_sigprocmask, 2, &none, NULL, 8);
     sys1(__NR_umask, 022);
-    struct sock_fprog program = {sizeof filter / 8, (struct sock_filter *)filter};
-    must(sys3(__NR_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program), 66);
+    install_filter();
     sys3(__NR_execve, argv[2], argv + 2, environment);
     leave(127);
 }
-
-#if defined(__x86_64__)
-__asm__(".globl _start\n_start:\n xor %ebp, %ebp\n mov %rsp, %rdi\n and $-16, %rsp\n call launcher_main\n");
-#elif defined(__aarch64__)
-__asm__(".globl _start\n_start:\n mov x29, #0\n mov x30, #0\n mov x0, sp\n bl launcher_main\n");
-#endif

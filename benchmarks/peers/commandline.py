@@ -18,7 +18,7 @@ from benchmarks.sampling import Contender, Failed
 if TYPE_CHECKING:
     from benchmarks.scenario import Place
 
-__all__ = ["CommandLine", "Peer", "environment", "failure", "measure", "prefix", "which"]
+__all__ = ["CommandLine", "Peer", "environment", "failure", "measure", "missing", "prefix", "which"]
 
 #: Turns the words of a program in the root file system into those that run it in a container. Each call's may run
 #: beside another's.
@@ -49,9 +49,7 @@ class Peer:
 
     def lacking(self, place: Place) -> str:
         """Why it cannot take part, "" where it can: it has been tried."""
-        if which(self.program) is None:
-            return f"{self.program} is not installed; {self.install}"
-        return self.refusal() or place.once(self.trial)
+        return missing(self.program, self.install) or self.refusal() or place.once(self.trial)
 
     def trial(self, place: Place) -> str:
         """Run ``true`` once; what went wrong, or ""."""
@@ -108,6 +106,11 @@ def measure(argv: list[str], count: int) -> list[float]:
 def which(program: str) -> str | None:
     """The path of a program."""
     return shutil.which(program, path=environment()["PATH"])
+
+
+def missing(program: str, install: str) -> str:
+    """That it is not installed, and what would help; "" where it is."""
+    return "" if which(program) else f"{program} is not installed; {install}"
 
 
 def environment() -> Mapping[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.peers import image
-from benchmarks.peers.commandline import CommandLine, Peer, environment, prefix, which
+from benchmarks.peers.commandline import CommandLine, Peer, environment, missing, prefix
 from benchmarks.peers.leftovers import cgroup_parent, data_directory, state_directory
 from benchmarks.sampling import Failed
 from benchmarks.scenario import Place
@@ -78,7 +78,7 @@ def _command_line(place: Place) -> CommandLine:
 
 
 def _refusal() -> str:
-    return "" if which("dockerd") else "dockerd is not installed; apt-get install docker.io"
+    return missing("dockerd", "apt-get install docker.io")
 
 
 PEER = Peer(

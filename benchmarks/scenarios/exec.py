@@ -54,8 +54,8 @@ def _nsenter(place: Place) -> list[str]:
 
 def _tool(place: Place, name: str, prefix: Callable[[], list[str]], install: str) -> Contender:
     program = name.split()[0]
-    if commandline.which(program) is None:
-        return Contender(name=name, lacking=f"{program} is not installed; {install}")
+    if lacking := commandline.missing(program, install):
+        return Contender(name=name, lacking=lacking)
 
     def take(count: int) -> Sequence[float]:
         return commandline.measure([*prefix(), "/bin/true"], count)

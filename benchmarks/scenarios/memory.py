@@ -35,8 +35,8 @@ def _contenders(place: Place) -> Sequence[Contender]:
 
 def _watcher(place: Place, name: str, program: str, start: Callable[[Place], Living], install: str) -> Contender:
     """Who waits for the end of another tool's container."""
-    if commandline.which(program) is None:
-        return Contender(name=name, lacking=f"{program} is not installed; {install}")
+    if lacking := commandline.missing(program, install):
+        return Contender(name=name, lacking=lacking)
 
     def take(count: int) -> Sequence[float]:
         return [float(weight.private(place.once(start).watcher)) for _ in range(count)]

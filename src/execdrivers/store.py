@@ -256,6 +256,12 @@ class Entry:
             os.close(fd)
 
 
+def _give_up(path: str) -> None:
+    """Remove a reservation that has come to nothing, unless it is another's by now."""
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
+
+
 def _remove_tree(path: str) -> None:
     """Remove what a driver left below its directory, but never what is mounted there."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
@@ -317,7 +323,7 @@ class Store:
             except FileNotFoundError:
                 continue  # removed before it was locked
             except OSError as error:
-                os.rmdir(path)
+                _give_up(path)
                 raise _failed("open", path, error) from error
             try:
                 entry.lock()
@@ -325,8 +331,7 @@ class Store:
                     return entry
             except StoreError:
                 entry.close()
-                with contextlib.suppress(OSError):  # it is another's by now
-                    os.rmdir(path)
+                _give_up(path)
                 raise
             # Others were between us and it. What is there may be the container of who reserved the same name.
             entry.close()
