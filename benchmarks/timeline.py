@@ -24,12 +24,9 @@ import attrs
 
 from benchmarks.scenario import Place
 from execdrivers import Engine, completed, guard, registry, store, supervision
-from execdrivers.driver import CreateRequest
-from execdrivers.launcher import Operation, operation
+from execdrivers.launcher import Launch, Operation, operation
 from execdrivers.launcher import launch as launching
-from execdrivers_native import driver as native
-from execdrivers_native import handle, start
-from execdrivers_native.plan import NativePlan
+from execdrivers_native import handle, kept, start
 
 __all__ = ["main"]
 
@@ -49,12 +46,13 @@ _PARTS: Sequence[tuple[Any, str, str]] = (
     (registry.Registry, "choose", "driver chosen, features checked"),
     (guard, "hold", "guard told"),
     (store.Store, "reserve", "directory made and locked"),
-    (native.NativeDriver, "_compiled", "plan compiled, or found among those kept"),
-    (launching.Launch, "__init__", "plan and launcher into memory files, socket"),
-    (start, "spawn_launcher", "clone, until the launcher executes"),
+    (kept.KeptPlans, "find", "plan found among those kept"),
+    (launching.Launch, "begin", "clone"),
+    (handle.NativeHandle, "hold", "start time read"),
+    (kept.KeptPlans, "fits", "root looked at, whether the plan fits"),
+    (launching.Launch, "give", "plan handed to the launcher"),
     (store.Entry, "write", "record written"),
     (launching.Launch, "say_go", "go said"),
-    (handle.NativeHandle, "start", "waiting until the command is executed"),
     (supervision.Supervised, "_pump", "waiting for the exit"),
     (handle.NativeHandle, "exit", "exit status taken"),
     (handle.NativeHandle, "delete", "driver's resources freed"),
@@ -144,15 +142,13 @@ class _Event(NamedTuple):
 @contextlib.contextmanager
 def _marked(names: list[str]) -> Iterator[None]:
     """Have each operation of each plan begin with a umask(2) that changes nothing; ``names`` becomes what they are."""
-    plain = native.NativeDriver._compiled
 
-    def marked(self: native.NativeDriver, request: CreateRequest) -> NativePlan:
-        plan = plain(self, request)
-        names[:] = [_name(item) for item in plan.operations]
+    def marked(operations: Sequence[Operation], **more: Any) -> Launch:
+        names[:] = [_name(item) for item in operations]
         mark = operation("umask", _MASK)
-        return attrs.evolve(plan, operations=tuple(each for item in plan.operations for each in (mark, item)))
+        return Launch([each for item in operations for each in (mark, item)], **more)
 
-    with mock.patch.object(native.NativeDriver, "_compiled", marked):
+    with mock.patch.object(start, "Launch", marked):
         yield
 
 

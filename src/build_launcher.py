@@ -55,7 +55,8 @@ enum ed_op {
     ...
 };
 enum ed_kind { ED_READY, ED_STARTED, ED_EXITED, ED_FAILED, ED_GO, ED_CHANNEL, ED_REAPED, ED_SYNC, ED_ENTERED,
-    ED_LISTENER, ... };
+    ED_LISTENER, ED_PLAN, ... };
+#define ED_NO_STEP ...
 struct ed_message { uint32_t kind; uint32_t step; int32_t error; char detail[244]; };
 struct ed_child { int pid; int pidfd; };
 struct ed_spawn {
@@ -86,7 +87,16 @@ int ed_memfd(const char *name, const unsigned char *data, size_t size, int execu
 int ed_channel(int *pair);
 int ed_spawn(const struct ed_spawn *how, struct ed_child *child);
 int ed_receive(int control, struct ed_message *message, int *fd, int *pid);
+int ed_last_words(int control, struct ed_message *message, uint32_t *kind);
 int ed_send_stdio(int control, const int *fds);
+struct ed_begin {
+    int stdio[3]; const int *more; int more_count; uint64_t flags; int cgroup; int keep_capabilities;
+};
+struct ed_begun { struct ed_child child; int control; };
+int ed_begin(const struct ed_begin *how, struct ed_begun *begun);
+int ed_launcher(void);
+int ed_plan(const unsigned char *plan, size_t size);
+int ed_give_plan(int control, const unsigned char *plan, size_t size);
 int ed_go(int control);
 int ed_reply(int control, struct ed_reply *reply, int *fd);
 int ed_request(int control, uint32_t kind, const int *fds, int count, struct ed_reply *reply, int *fd);
@@ -127,6 +137,7 @@ def make_builder() -> FFI:
         "execdrivers.launcher._launcher",
         '#include "spawn.c"\n#include "request.c"\n#include "trees.c"\n#include "devices.c"\n#include "guarded.c"\n'
         + embedded("launcher", LAUNCHER)
+        + '#include "begin.c"\n'
         + embedded("monitor", MONITOR)
         + embedded("guard", GUARD),
         depends=sorted(map(str, SOURCES.iterdir())),

@@ -120,12 +120,20 @@ class Container(Supervised):
     @interrupts.deferring
     def start(self) -> None:
         """Execute the command. When that fails the container is deleted and the driver's `LaunchError` raised."""
+        self._start()
+
+    def _start(self, *, go: bool = False) -> None:
+        """``go``: need not know when the command is executed. When that fails it is noticed as its end is, and
+        `_raise_launch_failure` raises."""
         with self._changing():
             self._require_created()
             handle = self._hold()
             try:
                 self._wiring.push_early()
-                handle.start()
+                if go and not self._announcer.heard:
+                    handle.go()
+                else:
+                    handle.start()
                 self._wiring.close_child()
                 self._attach_terminal(handle, self.spec.console_size)
                 self._record.started_at = time.time()

@@ -272,6 +272,11 @@ class Handle(ProcessHandle):
     def start(self) -> None:
         """Execute the command. Raises `LaunchError` (`CommandNotFound`, `CommandNotExecutable`) when that fails."""
 
+    def go(self) -> None:
+        """As `start`, for who has no use for the moment when the command is executed: where that was let go before
+        (`CreateRequest.born`) a driver need not wait for it. What `start` would have raised then `exit` raises."""
+        self.start()
+
     @abc.abstractmethod
     def kill(self) -> None:
         """Kill every process of the container, paused or not. No error when there is none."""

@@ -153,9 +153,10 @@ class Engine:
                     accounting=accounting,
                 )
                 began = time.monotonic()
-                container.start()
+                container._start(go=not keep)
             if not container._supervise(deadline_after(timeout)):
                 container.expire()
+            container._raise_launch_failure()
         except BaseException:
             # An interrupt above all. What cannot be cleaned up now must not hide it.
             if container is not None:

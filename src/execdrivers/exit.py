@@ -68,7 +68,8 @@ class Exit:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; fields at their default are left out."""
-        return attrs.asdict(self, filter=lambda a, v: v != a.default)
+        given = ((name, getattr(self, name), default) for name, default in _DEFAULTS)
+        return {name: value for name, value, default in given if value != default}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Exit:
@@ -89,3 +90,7 @@ class Exit:
         if self.reason == "launch-failed":
             return f"could not be launched: {self.error}"
         return "ended unseen" if self.reason == "unknown" else how
+
+
+#: Field → its default.
+_DEFAULTS = tuple((item.name, item.default) for item in attrs.fields(Exit))

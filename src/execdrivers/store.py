@@ -70,7 +70,7 @@ def damaged(id: str, path: str, why: str) -> StoreError:
 class Entry:
     """A container's directory in the store, held open. Not for two threads at a time."""
 
-    __slots__ = ("_depth", "_fd", "_identity", "_lock", "id", "path")
+    __slots__ = ("_depth", "_fd", "_identity", "_lock", "_there", "id", "path")
 
     def __init__(self, id: str, path: str) -> None:
         self.id = id
@@ -79,6 +79,8 @@ class Entry:
         #: would hold the lock on, should this program be killed.
         self._lock = -1
         self._depth = 0
+        #: It was seen since it was locked, so that none but us can have removed it.
+        self._there = False
         self._fd = -1
         self._fd = os.open(path, _DIRECTORY)
         status = os.fstat(self._fd)
@@ -88,12 +90,16 @@ class Entry:
     @property
     def gone(self) -> bool:
         """Whether somebody has removed it, and perhaps made another of the same id."""
-        return self._found() != self._identity
+        if not self._there:
+            found = self._found() == self._identity
+            self._there = found and self._lock >= 0
+            return not found
+        return False
 
     @property
     def replaced(self) -> bool:
         """Whether somebody has removed it and made another of the same id."""
-        return self._found() not in (None, self._identity)
+        return self.gone and self._found() is not None
 
     @property
     def empty(self) -> bool:
@@ -164,6 +170,7 @@ class Entry:
 
     def _unlock(self) -> None:
         fd, self._lock = self._lock, -1
+        self._there = False
         if fd >= 0:
             with contextlib.suppress(OSError):
                 # A fork of just now has it too, so that closing it would not do.
@@ -238,6 +245,7 @@ class Entry:
         if self.gone:
             return
         try:
+            self._there = False
             try:
                 os.unlink(_FILE, dir_fd=self._fd)
             except FileNotFoundError:

@@ -17,7 +17,7 @@ import attrs
 
 from execdrivers import interrupts, pidfd
 from execdrivers.announce import Announcer
-from execdrivers.errors import ContainerNotFound, InvalidState, StoreError
+from execdrivers.errors import ContainerNotFound, InvalidState, LaunchError, StoreError
 from execdrivers.exit import Exit
 from execdrivers.process import DEATH, Process
 from execdrivers.pump import Pump
@@ -74,6 +74,7 @@ class Supervised(Process):
             registry, os.path.dirname(entry.path), record.id, record.driver, transient=transient
         )
         self._timed_out = False
+        self._launch_failure: LaunchError | None = None
         #: Of its last sample, for the record.
         self._used: Mapping[str, Any] | None = None
         self._freed = False
@@ -262,9 +263,20 @@ class Supervised(Process):
             if self._record.accounting:
                 self._take_final_stats()
             return self._hold().exit()
+        except LaunchError as error:
+            if self._timed_out:
+                return Exit(reason="timeout", signal=signal.SIGKILL)
+            self._launch_failure = error
+            return error.exit
         except Exception as error:
             # Cleaning up has to go on.
             return Exit(reason="unknown", error=f"{type(error).__name__}: {error}")
+
+    def _raise_launch_failure(self) -> None:
+        """Raise what `Handle.go` did not: the command was never executed."""
+        error, self._launch_failure = self._launch_failure, None
+        if error is not None:
+            raise error.with_traceback(None)
 
     def _take_final_stats(self) -> None:
         """Its first process has ended, and its cgroups are there still."""

@@ -79,8 +79,12 @@ class Tracer:
                 self._collect()
 
     def _launch(self, operations: Any, *args: Any, points: Any = None, **more: Any) -> Launch:
+        def traced() -> Iterator[Any]:
+            yield operation("sync", "faults")
+            yield from operations() if callable(operations) else operations
+
         launch = Launch(
-            (operation("sync", "faults"), *operations),
+            traced,
             *args,
             points={**(points or {}), "faults": lambda: self._attach(launch.pid or 0)},
             **more,

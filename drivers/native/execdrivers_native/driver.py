@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from execdrivers_native.kept import KeptPlans
 from execdrivers_native.start import Start
 
 if TYPE_CHECKING:
+    from execdrivers.driver import Handle
     from execdrivers.spec import ContainerSpec
 
 __all__ = ["NativeDriver"]
@@ -120,7 +121,11 @@ class NativeDriver(Driver):
         return compile(spec, id, self.host).plan()
 
     def create(self, request: CreateRequest) -> NativeHandle:
-        compiled = self._compiled(request)
+        if request.born is not None and request.spawner is None:
+            kept = self._plans.find(request.spec, request.id, request.accounting)
+            if kept is not None and (handle := self._create_at_once(request, kept, request.born)) is not None:
+                return handle
+        compiled = self._compile(request)
         if compiled.profile:
             apparmor.check(compiled.profile)
         hooks = compiled.hooks
@@ -130,21 +135,10 @@ class NativeDriver(Driver):
             if hooks:
                 hooks.write_bundle(request.spec)
             if compiled.cgroups:
-                request.intend(_intended(request, compiled, self.host))
+                request.intend(self._handle(request, compiled, made=compiled.cgroups).state())
             made = cgroups.create(compiled.cgroups)
-            start = Start(compiled, made, seccomp.agent(request.spec, request.id, request.directory))
-            handle = NativeHandle(
-                id=request.id,
-                directory=request.directory,
-                host=self.host,
-                made=made,
-                cgroups_path=request.spec.cgroups_path,
-                nodes=[str(rule) for rule in devices.nodes(request.spec.devices)],
-                guarantees=compiled.guarantees,
-                launch=start.launch,
-                hooks=hooks,
-                poststop=hooks.leave_poststop() if hooks else "",
-            )
+            start = self._start(request, compiled, made)
+            handle = self._handle(request, compiled, start=start, made=made)
             start.spawn(request.stdio, handle, request.spawner)
         except BaseException:
             if start is not None:
@@ -166,12 +160,58 @@ class NativeDriver(Driver):
             raise
         return handle
 
-    def _compiled(self, request: CreateRequest) -> NativePlan:
-        return self._plans.compile(
-            request.spec,
-            request.id,
-            request.accounting,
-            lambda: compile(request.spec, request.id, self.host, request.directory, accounting=request.accounting),
+    def _create_at_once(
+        self, request: CreateRequest, plan: NativePlan, born: Callable[[Handle], object]
+    ) -> NativeHandle | None:
+        """By a plan that was kept, which a launcher gets that was started before; None: it does not fit any more."""
+        start = self._start(request, plan, ())
+        child = start.begin(request.stdio)
+        handle = self._handle(request, plan, start=start)
+        try:
+            handle.hold(child)
+            if plan.profile:
+                apparmor.check(plan.profile)
+            if not self._plans.fits(request.spec, plan):
+                handle.delete()
+                return None
+            start.launch.give()
+            born(handle)
+            handle.go_when_ready()
+        except BaseException:
+            handle.delete()
+            raise
+        return handle
+
+    def _compile(self, request: CreateRequest) -> NativePlan:
+        spec, id, accounting = request.spec, request.id, request.accounting
+        compiled = compile(spec, id, self.host, request.directory, accounting=accounting)
+        self._plans.keep(spec, id, accounting, compiled)
+        return compiled
+
+    def _start(self, request: CreateRequest, compiled: NativePlan, made: Sequence[CgroupDir]) -> Start:
+        return Start(compiled, made, seccomp.agent(request.spec, request.id, request.directory))
+
+    def _handle(
+        self,
+        request: CreateRequest,
+        compiled: NativePlan,
+        *,
+        start: Start | None = None,
+        made: Sequence[CgroupDir] = (),
+    ) -> NativeHandle:
+        """The hold on a container; without a ``start`` on one of which there is nothing yet but, perhaps, cgroups."""
+        hooks = compiled.hooks if start is not None else None
+        return NativeHandle(
+            id=request.id,
+            directory=request.directory,
+            host=self.host,
+            made=made,
+            cgroups_path=request.spec.cgroups_path,
+            nodes=[str(rule) for rule in devices.nodes(request.spec.devices)],
+            guarantees=compiled.guarantees,
+            launch=start.launch if start is not None else None,
+            hooks=hooks,
+            poststop=hooks.leave_poststop() if hooks else "",
         )
 
     def recover(self, id: str, state: Mapping[str, Any], directory: str) -> NativeHandle:
@@ -195,17 +235,3 @@ def _selinux_problem() -> Problem | None:
         return None
     reason = "the kernel has no SELinux, or it is off"
     return Problem(reason, "boot a kernel that has it with selinux=1 security=selinux, and load a policy")
-
-
-def _intended(request: CreateRequest, compiled: NativePlan, host: host.Host) -> Mapping[str, Any]:
-    """The state of a container of which there is nothing yet but, perhaps, some of its cgroups."""
-    handle = NativeHandle(
-        id=request.id,
-        directory=request.directory,
-        host=host,
-        made=compiled.cgroups,
-        cgroups_path=request.spec.cgroups_path,
-        nodes=(),
-        guarantees=compiled.guarantees,
-    )
-    return handle.state()

@@ -66,6 +66,7 @@ class NativeHandle(Handle):
         self._nodes = tuple(nodes)
         self._guarantees = guarantees
         self._launch = launch
+        #: Early, and nobody has heard yet what came of it.
         self._said_go = False
         self._reaped = False
         self._directory = directory
@@ -106,9 +107,14 @@ class NativeHandle(Handle):
             inside = pidfd.open_checked(state["pid"], state["start_time"])
             self._inside = -1 if inside is None else inside
 
+    def go(self) -> None:
+        if not self._said_go:
+            self.start()
+
     def start(self) -> None:
         assert self._launch is not None
         if self._said_go:
+            self._said_go = False
             self._launch.ready()
             self._launch.outcome()
         else:
@@ -158,11 +164,20 @@ class NativeHandle(Handle):
         oom_kills = cgroups.oom_kills(self._cgroups())
         status = pidfd.wait_status(self.exit_fd)
         self._reaped = status is not None and self._outside is None
-        reported = self._launch.exit_status() if self._launch else None
         self.pid = None
+        reported = self._reported()
         if reported is not None:
             status = reported
         return Exit.from_wait_status(status, oom_kills=oom_kills)
+
+    def _reported(self) -> int | None:
+        """The wait status that the init has told."""
+        if self._launch is None:
+            return None
+        if self._said_go:
+            self._said_go = False
+            return self._launch.last_words()
+        return self._launch.exit_status()
 
     def close(self) -> None:
         super().close()
@@ -210,10 +225,9 @@ class NativeHandle(Handle):
         spec = request.spec
         if rules := exec_device_rules(spec, self._host, self._guarantees["capabilities"]):
             self._extend("exec", self._plan(None, rules))
-        operations = compile_exec(spec, self._id, self._host, self._guarantees)
         made = self._cgroups()
         return join(
-            operations,
+            lambda: compile_exec(spec, self._id, self._host, self._guarantees),
             request.stdio,
             self._first(),
             (lambda pid: cgroups.move(made, lambda: (pid,))) if made else None,
@@ -246,6 +260,8 @@ class NativeHandle(Handle):
 
     def _cgroups(self) -> tuple[CgroupDir, ...]:
         """Those made at the start, and later ones, which may be another program's doing."""
+        if not os.access(self._later, os.F_OK):  # as ever, and without the cost of an exception
+            return self._made
         try:
             with open(self._later, encoding="ascii") as file:
                 noted = json.load(file)

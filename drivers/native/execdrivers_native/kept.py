@@ -6,8 +6,6 @@ have nothing else to do with the file system or with the container's id, but for
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import attrs
 
 from execdrivers.launcher import Operation, operation
@@ -30,25 +28,32 @@ class KeptPlans:
         self._host = host
         self._plans: dict[tuple[ContainerSpec, bool], tuple[str, NativePlan]] = {}
 
-    def compile(self, spec: ContainerSpec, id: str, accounting: bool, compile: Callable[[], NativePlan]) -> NativePlan:
-        """The plan for a spec, by ``compile`` where none is kept. Raises what that raises."""
+    def find(self, spec: ContainerSpec, id: str, accounting: bool) -> NativePlan | None:
+        """The plan for a spec, unless none is kept. It is good if it still `fits`."""
         kept = self._plans.get((spec, accounting))
-        if kept is not None:
-            found = rootfs.look(spec, wanted_user(spec, self._host))
-            rootfs.check(spec, found.mounts)
-            if found == kept[1].found:
-                return kept[1] if spec.hostname else _renamed(kept[1], kept[0], id)
-        plan = compile()
+        if kept is None:
+            return None
+        before, plan = kept
+        return plan if spec.hostname else _renamed(plan, before, id)
+
+    def fits(self, spec: ContainerSpec, plan: NativePlan) -> bool:
+        """Whether the container's root says to the spec what the plan was compiled for. Raises `SpecError`."""
+        found = rootfs.look(spec, wanted_user(spec, self._host))
+        rootfs.check(spec, found.mounts)
+        return found == plan.found
+
+    def keep(self, spec: ContainerSpec, id: str, accounting: bool, plan: NativePlan) -> None:
+        """Keep it, if it is one that can be, for who asks next for such a spec."""
         if _keeps(spec, plan):
             if len(self._plans) >= _MOST:
                 self._plans.clear()
             self._plans[spec, accounting] = id, plan
-        return plan
 
 
 def _keeps(spec: ContainerSpec, plan: NativePlan) -> bool:
-    elsewhere = plan.cgroups or plan.hooks or plan.joined or plan.trees or plan.maps or plan.outside or plan.raised
-    return not (elsewhere or spec.mounts or spec.devices or spec.ephemeral or "HOSTNAME" in spec.env)
+    elsewhere = plan.cgroups or plan.joined or plan.trees or plan.maps or plan.outside or plan.raised
+    looks = spec.mounts or spec.devices or spec.ephemeral or "HOSTNAME" in spec.env
+    return plan.alone and not (elsewhere or looks)
 
 
 def _renamed(plan: NativePlan, before: str, id: str) -> NativePlan:

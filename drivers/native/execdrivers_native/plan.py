@@ -20,6 +20,8 @@ __all__ = ["CREATE_HOOKS", "ENTERED", "MAPPED", "NativePlan"]
 
 #: Points at which the launcher waits: in namespaces that it has joined; in its user namespace, for its mappings.
 ENTERED, MAPPED = "entered", "mapped"
+#: With it the filter of system calls has a listener, which is the caller's.
+_LISTENER = "SECCOMP_FILTER_FLAG_NEW_LISTENER"
 #: And for the hooks prestart and create_runtime.
 CREATE_HOOKS = "create-hooks"
 
@@ -53,9 +55,12 @@ class NativePlan:
     def alone(self) -> bool:
         """Whether the launcher does it all by itself, once it is started: neither waits for the caller nor hands
         anything to it before the command is executed."""
-        names = {item.name for item in self.operations}
-        restricted = any(cgroup.devices for cgroup in self.cgroups)
-        return not (names & {"sync", "enter", "console"} or self.hooks or restricted)
+        if self.hooks or any(cgroup.devices for cgroup in self.cgroups):
+            return False
+        return not any(
+            item.name in ("sync", "enter", "console") or (item.name == "seccomp" and _LISTENER in item.args[1])
+            for item in self.operations
+        )
 
     @property
     def clone_flags(self) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from execdrivers import cgroups
 from execdrivers.errors import LaunchError
-from execdrivers.launcher import Launch, spawn_launcher
+from execdrivers.launcher import Launch, Started, spawn_launcher
 from execdrivers.launcher.ids import open_user_namespace
 from execdrivers.launcher.trees import Tree
 from execdrivers_native import namespaces
@@ -61,6 +61,11 @@ class Start:
         )
         self._close_descriptors()
         handle.hold(child)
+
+    def begin(self, stdio: Stdio) -> Started:
+        """Start the launcher of a plan without descriptors and points, which it gets later (`Launch.give`). Raises
+        `LaunchError`."""
+        return self.launch.begin(stdio, flags=self._compiled.clone_flags)
 
     def ready(self) -> None:
         """Wait until all is done but the command. Raises `LaunchError`."""

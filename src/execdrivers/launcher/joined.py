@@ -27,7 +27,7 @@ _GIVES_UP = 0.02
 
 
 def join(
-    operations: Iterable[Operation],
+    operations: Iterable[Operation] | Callable[[], Iterable[Operation]],
     stdio: Stdio,
     first: int,
     place: Callable[[int], object] | None = None,
@@ -35,17 +35,14 @@ def join(
 ) -> JoinedProcess:
     """Run a plan that joins the namespaces of a process (``first``, a pidfd), up to the execution of its command.
 
-    ``place`` is called with the pid before: to move it into the container's cgroups. ``agent`` is that of `Launch`.
-    With neither it need not wait for us, and does not. Raises `LaunchError`, and what ``place`` does; nothing is left
-    then.
+    ``operations`` is the plan, or what makes it, which is called while the launcher comes into being. ``place`` is
+    called with the pid before: to move it into the container's cgroups. ``agent`` is that of `Launch`.
+    With neither it need not wait for us, and does not. Raises `LaunchError`, and what ``operations`` and ``place`` do;
+    nothing is left then.
     """
     sweep()
     launch = Launch(operations, agent=agent)
-    try:
-        child = spawn_launcher(launch, stdio, more=(first,))
-    except BaseException:
-        launch.close()
-        raise
+    child = spawn_launcher(launch, stdio, more=(first,))
     process = JoinedProcess(child)
     try:
         launch.started()

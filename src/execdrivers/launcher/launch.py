@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from execdrivers import interrupts, pidfd
 from execdrivers.errors import LaunchError
@@ -58,19 +60,18 @@ class Spawner(Protocol):
 
 
 class Launch:
-    """One launcher's plan, and our end of the socket it speaks through.
-
-    ``descriptors`` are to be the launcher's from 3 on: plan, socket, image; `started` closes our copies.
-    """
+    """One launcher's plan, and our end of the socket it speaks through."""
 
     def __init__(
         self,
-        operations: Iterable[Operation],
+        operations: Iterable[Operation] | Callable[[], Iterable[Operation]],
         stdio: Stdio | None = None,
         points: Mapping[str, Callable[[], object]] | None = None,
         agent: Callable[[int, int], object] | None = None,
     ) -> None:
-        """``stdio``: for a launcher that is started through a tool and takes them itself (operations channel, stdio),
+        """``operations``: the plan, or what makes it, which is called while the launcher comes into being.
+
+        ``stdio``: for a launcher that is started through a tool and takes them itself (operations channel, stdio),
         so that the tool does not hold them open; they must stay open until `ready` returns.
 
         ``points``: what to do, while the launcher waits, at the plan's operations ``sync``, by their names; what one
@@ -78,10 +79,8 @@ class Launch:
 
         ``agent``: is given the listener of the plan's seccomp filter, where it has one, and the launcher's pid, before
         the command is executed; what it raises, `go` raises. Without, the listener is kept (`listener`).
-
-        Raises `LaunchError` when descriptors or memory are used up.
         """
-        self.operations = tuple(operations)
+        self._make = operations if callable(operations) else lambda: operations
         self._stdio = stdio
         self._points = points or {}
         #: Who goes on in joined namespaces (operation enter), from its point on; the pidfd is the caller's to close.
@@ -96,21 +95,72 @@ class Launch:
         #: Of the seccomp filter, once `go` has returned, where it has one and no ``agent``.
         self.listener: int | None = None
         self._control = self._theirs = self._plan = self._image = -1
+        #: For one message, its descriptor and its sender.
+        self._room: tuple[Any, Any, Any] | None = None
+
+    @cached_property
+    def operations(self) -> tuple[Operation, ...]:
+        """The plan. Raises what making it does."""
+        return tuple(self._make())
+
+    @property
+    def descriptors(self) -> tuple[int, int, int]:
+        """To be the launcher's from 3 on, where another program starts it: plan, socket, image. Made when first asked
+        for; `started` closes our copies. Raises `LaunchError` when descriptors or memory are used up."""
+        if self._control < 0:
+            self._open()
+        return self._plan, self._theirs, self._image
+
+    def _open(self) -> None:
         plan, memfd = encode(self.operations), ("launcher", "memfd")
         try:
-            self._plan = _checked(lib.ed_memfd(b"execdrivers-plan", ffi.from_buffer(plan), len(plan), 0), *memfd)
-            # One for each launch: who comes to execute it in a container, as "#!/proc/self/exe", and is root there, may
-            # change its mode or open it for writing, and so keep others from being started from it.
-            self._image = _checked(
-                lib.ed_memfd(b"execdrivers-launcher", lib.ed_launcher_image, lib.ed_launcher_size, 1), *memfd
-            )
+            self._plan = _checked(lib.ed_plan(plan, len(plan)), *memfd)
+            self._image = _checked(lib.ed_launcher(), *memfd)
             pair = ffi.new("int[2]")
             _checked(lib.ed_channel(pair), "launcher", "socketpair")
             self._control, self._theirs = pair[0], pair[1]
-            self.descriptors = (self._plan, self._theirs, self._image)
         except BaseException:
             self.close()
             raise
+
+    def begin(
+        self,
+        stdio: Stdio,
+        *,
+        flags: int = 0,
+        cgroup: int = -1,
+        keep_capabilities: bool = False,
+        more: Sequence[int] = (),
+    ) -> Started:
+        """Start the launcher as a child of ours, without its plan, which `give` gives it; meanwhile its namespaces are
+        made and it is executed. The arguments are those of `spawn_launcher`.
+
+        Raises `LaunchError`; what fails after the clone `ready` raises.
+        """
+        rest = ffi.new("int[]", more) if more else ffi.NULL
+        begun = ffi.new("struct ed_begun *")
+        try:
+            with _complete(stdio) as given:
+                how = ffi.new("struct ed_begin *", (given, rest, len(more), flags, cgroup, int(keep_capabilities)))
+                result = lib.ed_begin(how, begun)
+        except BaseException:  # an interrupt, which Python notices as the call returns
+            if begun.child.pid > 0:
+                os.close(begun.control)
+                pidfd.send_signal(begun.child.pidfd, signal.SIGKILL)
+                pidfd.reap(begun.child.pidfd)
+            raise
+        if result < 0:
+            raise clone_error(-result)
+        self._control, self.pid = begun.control, begun.child.pid
+        return Started(begun.child.pid, begun.child.pidfd)
+
+    def give(self) -> None:
+        """Give its plan to a launcher that has begun. Raises what making the plan does, and `LaunchError` when
+        descriptors or memory are used up."""
+        plan = encode(self.operations)
+        result = lib.ed_give_plan(self._control, plan, len(plan))
+        if result != -errno.EPIPE:  # it has ended: `ready` tells why
+            _checked(result, "launcher", "memfd")
 
     def started(self) -> None:
         """What was to be inherited is: close our copies, so that an end of the launcher is seen."""
@@ -206,6 +256,17 @@ class Launch:
             pass
         return None
 
+    def last_words(self) -> int | None:
+        """`ready`, `outcome` and `exit_status` in one, of a launcher that was told to go early and has ended."""
+        message, kind = ffi.new("struct ed_message *"), ffi.new("uint32_t *")
+        if not _checked(lib.ed_last_words(self._control, message, kind), "control"):
+            if not kind[0]:
+                raise _launcher_ended(self.operations)
+            return None
+        if message.kind == lib.ED_FAILED:
+            raise self._failure(message)
+        return int(message.error)
+
     def close(self) -> None:
         """Let go of it. A launcher that waits for `go` ends then. May be called twice."""
         self.started()
@@ -245,7 +306,9 @@ class Launch:
 
     def _receive(self) -> tuple[int, int, int] | None:
         """Kind, error and descriptor of the next message; None: no more. A failure is raised."""
-        message, fd, pid = ffi.new("struct ed_message *"), ffi.new("int *"), ffi.new("int *")
+        if self._room is None:
+            self._room = ffi.new("struct ed_message *"), ffi.new("int *"), ffi.new("int *")
+        message, fd, pid = self._room
         while (result := lib.ed_receive(self._control, message, fd, pid)) == -errno.EINTR:
             with interrupts.heard():
                 pass
@@ -254,11 +317,16 @@ class Launch:
         if pid[0] > 0 and message.kind != lib.ED_LISTENER:  # which comes from the init's child
             self.pid = int(pid[0])
         if message.kind == lib.ED_FAILED:
-            detail = ffi.string(message.detail).decode(errors="replace").strip()
-            step = self.operations[message.step] if message.step < len(self.operations) else None
-            raise step_error(step, message.error, detail)
+            raise self._failure(message)
         self.step = int(message.step)
         return int(message.kind), int(message.error), int(fd[0])
+
+    def _failure(self, message: Any) -> LaunchError:
+        if message.step == lib.ED_NO_STEP:
+            return clone_error(message.error)
+        detail = ffi.string(message.detail).decode(errors="replace").strip()
+        step = self.operations[message.step] if message.step < len(self.operations) else None
+        return step_error(step, message.error, detail)
 
 
 def spawn_launcher(
@@ -276,9 +344,18 @@ def spawn_launcher(
     ``keep_capabilities`` makes them survive the execution whatever the child's uid (for user namespaces); ``more`` are
     the launcher's descriptors from 6 on; ``by`` is to be its parent, None: this program. Raises `LaunchError`.
     """
-    descriptors = (*launch.descriptors, *more)
-    child = _spawn("", ("execdrivers-launcher",), stdio, descriptors, {}, by, flags, cgroup, keep_capabilities)
-    launch.pid = child.pid
+    if by is not None:
+        descriptors, argv = (*launch.descriptors, *more), ("execdrivers-launcher",)
+        child = _spawn("", argv, stdio, descriptors, {}, by, flags, cgroup, keep_capabilities)
+        launch.pid = child.pid
+        return child
+    child = launch.begin(stdio, flags=flags, cgroup=cgroup, keep_capabilities=keep_capabilities, more=more)
+    try:
+        launch.give()
+    except BaseException:
+        launch.close()  # it gives up
+        pidfd.reap(child.pidfd)
+        raise
     return child
 
 
@@ -311,18 +388,36 @@ def _spawn(
     keep_capabilities: bool = False,
     directory: str = "",
 ) -> Started:
-    given = (stdio.stdin, stdio.stdout, stdio.stderr)
-    # Where a terminal will take their place there are none yet.
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) if min(given) < 0 else -1
-    fds = [null if fd < 0 else fd for fd in given] + list(descriptors)
     start = spawn_child if by is None else by.spawn
-    try:
+    with _complete(stdio) as given:
         return start(
-            path, argv, fds, env, flags=flags, cgroup=cgroup, keep_capabilities=keep_capabilities, directory=directory
+            path,
+            argv,
+            [*given, *descriptors],
+            env,
+            flags=flags,
+            cgroup=cgroup,
+            keep_capabilities=keep_capabilities,
+            directory=directory,
+        )
+
+
+@contextlib.contextmanager
+def _complete(stdio: Stdio) -> Iterator[tuple[int, int, int]]:
+    """The three descriptors, with null for each that is missing: where a terminal will take their place."""
+    given = (stdio.stdin, stdio.stdout, stdio.stderr)
+    if min(given) >= 0:
+        yield given
+        return
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        yield (
+            null if given[0] < 0 else given[0],
+            null if given[1] < 0 else given[1],
+            null if given[2] < 0 else given[2],
         )
     finally:
-        if null >= 0:
-            os.close(null)
+        os.close(null)
 
 
 def spawn_child(

@@ -145,6 +145,8 @@ def leave(fd: int) -> None:
 
 def sweep() -> None:
     """Reap the children that were let go of and have ended since. Each new reaper sees to that too."""
+    if not _leaving:
+        return
     poll = select.poll()
     with _lock:
         for fd in tuple(_leaving):

@@ -1,8 +1,8 @@
 """Filters of system calls, for drivers: the default profile, and any of OCI's form, compiled by libseccomp.
 
 `compile` gives the program and how to install it; `default` and `resolve` the profile, for who hands it on;
-`problem` says why there is none to be had. profile.py has the profiles, compiler.py makes programs of them, cache.py
-keeps these, _library.py calls libseccomp, default.json is the default profile.
+`problem` says why there is none to be had. profile.py has the profiles, compiler.py makes programs of them, shorten.py
+makes these shorter, cache.py keeps them, _library.py calls libseccomp, default.json is the default profile.
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ def _host() -> str:
     """What else a program depends on: the kernel, the libraries, which ld.so's cache stands for, and our compiler."""
     system = os.uname()
     words = [system.machine, system.release]
-    for path in ("/etc/ld.so.cache", f"{os.path.dirname(__file__)}/compiler.py"):
+    here = os.path.dirname(__file__)
+    for path in ("/etc/ld.so.cache", f"{here}/compiler.py", f"{here}/shorten.py"):
         with contextlib.suppress(OSError):
             found = os.stat(path)
             words.append(f"{found.st_ino} {found.st_size} {found.st_mtime_ns}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from execdrivers.errors import SpecError
 from execdrivers.seccomp import _library as library
+from execdrivers.seccomp.shorten import shorten
 from execdrivers.spec.seccomp import ACTIONS, OPERATORS
 
 __all__ = ["compile_program"]
@@ -62,7 +63,7 @@ def compile_program(profile: Mapping[str, Any]) -> bytes:
         program = context.export()
     if profile["defaultAction"] in ACTIONS[: ACTIONS.index("SCMP_ACT_NOTIFY")] and default != _ENOSYS:
         program = b"".join(_unknown_is_enosys(rules, foreign)) + program
-    return program
+    return shorten(program)
 
 
 def _check_conditions_count(rules: Sequence[Mapping[str, Any]], default: int) -> None:

@@ -51,6 +51,11 @@ static long arrange_descriptors(const struct ed_spawn *how)
     return sys3(__NR_close_range, count, ~0U, 0);
 }
 
+static long execute_launcher(const struct ed_spawn *how)
+{
+    return sys5(__NR_execveat, ED_LAUNCHER_FD, "", how->argv, how->envp, AT_EMPTY_PATH);
+}
+
 /* Runs in the parent's memory while its calling thread sleeps: system calls only, no libc, no return. */
 __attribute__((noreturn, noinline)) static void child_main(struct launch *launch)
 {
@@ -66,22 +71,42 @@ __attribute__((noreturn, noinline)) static void child_main(struct launch *launch
         if (result >= 0)
             result = sys3(__NR_execve, how->path, how->argv, how->envp);
     } else if (result >= 0)
-        result = sys5(__NR_execveat, ED_LAUNCHER_FD, "", how->argv, how->envp, AT_EMPTY_PATH);
+        result = execute_launcher(how);
     launch->error = (int)-result;
     for (;;)
         sys1(__NR_exit, 127);
 }
 
+/* Returns those that were blocked before. */
+static uint64_t block_signals(void)
+{
+    uint64_t all = ~0ULL, before = 0;
+    sys4(__NR_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof all);
+    return before;
+}
+
+static void restore_signals(uint64_t before)
+{
+    sys4(__NR_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof before);
+}
+
 __attribute__((noinline)) static long clone_child(struct clone_args *clone, struct launch *launch)
 {
     /* A signal handler must not run in the child on our memory. Its own signals wait until the command's exec. */
-    uint64_t all = ~0ULL, before;
-    sys4(__NR_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof all);
+    uint64_t before = block_signals();
     long pid = sys2(__NR_clone3, clone, sizeof *clone);
     if (pid == 0)
         child_main(launch);
-    sys4(__NR_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof all);
+    restore_signals(before);
     return pid;
+}
+
+static void add_cgroup(struct clone_args *clone, const struct ed_spawn *how)
+{
+    if (how->cgroup < 0)
+        return;
+    clone->flags |= CLONE_INTO_CGROUP;
+    clone->cgroup = (uint64_t)how->cgroup;
 }
 
 static int spawn_child(const struct ed_spawn *how, struct ed_child *child)
@@ -93,10 +118,7 @@ static int spawn_child(const struct ed_spawn *how, struct ed_child *child)
     struct clone_args clone = {.flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_CLEAR_SIGHAND | how->flags,
                                .pidfd = (uintptr_t)&pidfd,
                                .exit_signal = SIGCHLD};
-    if (how->cgroup >= 0) {
-        clone.flags |= CLONE_INTO_CGROUP;
-        clone.cgroup = (uint64_t)how->cgroup;
-    }
+    add_cgroup(&clone, how);
     long pid = clone_child(&clone, &launch);
     if (pid < 0)
         return (int)pid;

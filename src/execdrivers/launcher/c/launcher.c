@@ -153,8 +153,10 @@ void end_process(int code)
     __builtin_trap();
 }
 
-/* The three descriptors that the caller sends; close-on-exec. */
-int receive_stdio(int fds[3])
+#define MOST_RECEIVED 3
+
+/* So many descriptors that come along with a message of that kind; close-on-exec. */
+static int receive_descriptors(uint32_t kind, int *fds, size_t count)
 {
     struct ed_message message;
     struct {
@@ -163,7 +165,7 @@ int receive_stdio(int fds[3])
     } part = {&message, sizeof message};
     struct {
         size_t length;
-        int level, type, fds[3], padding;
+        int level, type, fds[MOST_RECEIVED], padding;
     } rights = {0};
     struct message_header header = {
         .parts = (void *)&part, .part_count = 1, .control = &rights, .control_length = sizeof rights};
@@ -171,10 +173,16 @@ int receive_stdio(int fds[3])
     do
         n = sys3(__NR_recvmsg, ED_CONTROL_FD, &header, 0x40000000 /* MSG_CMSG_CLOEXEC */);
     while (n == -EINTR);
-    if (n != sizeof message || message.kind != ED_STDIO || rights.length != 28 || rights.type != 1 /* SCM_RIGHTS */)
+    if (n != sizeof message || message.kind != kind || rights.length != 16 + count * sizeof *fds ||
+        rights.type != 1 /* SCM_RIGHTS */)
         return n < 0 ? (int)n : -ECANCELED;
-    memcpy(fds, rights.fds, sizeof rights.fds);
+    memcpy(fds, rights.fds, count * sizeof *fds);
     return 0;
+}
+
+int receive_stdio(int fds[3])
+{
+    return receive_descriptors(ED_STDIO, fds, 3);
 }
 
 typedef int operation(struct launcher *, struct args *);
@@ -259,11 +267,22 @@ static int run_plan(struct launcher *l, const unsigned char *plan, size_t size)
     return -EBADMSG; /* a plan ends by executing something */
 }
 
+/* A caller that starts us beside its own work sends the plan when it has it. */
+static int take_plan(int *fd, struct stat *st)
+{
+    long result = sys2(__NR_fstat, *fd, st);
+    if (result < 0 || (st->st_mode & 0170000) == 0100000 /* S_IFREG */)
+        return (int)result;
+    close_fd(fd);
+    result = receive_descriptors(ED_PLAN, fd, 1);
+    return result < 0 ? (int)result : (int)sys2(__NR_fstat, *fd, st);
+}
+
 static int map_plan(const unsigned char **plan, size_t *size)
 {
     scoped_fd fd = ED_PLAN_FD;
     struct stat st;
-    long result = sys2(__NR_fstat, fd, &st);
+    long result = take_plan(&fd, &st);
     if (result < 0)
         return (int)result;
     *size = (size_t)st.st_size;

@@ -15,7 +15,7 @@ struct ed_plan_header {
     uint32_t magic, version, size, count; /* size: of all, header included, in bytes */
 };
 
-/* Descriptors the launcher is started with; stdio is 0, 1, 2. */
+/* Descriptors the launcher is started with; stdio is 0, 1, 2. Where 3 is no file it waits for one with ED_PLAN. */
 enum { ED_PLAN_FD = 3, ED_CONTROL_FD = 4, ED_LAUNCHER_FD = 5, ED_MAX_DESCRIPTORS = 64 };
 
 enum ed_op {
@@ -93,7 +93,10 @@ enum ed_kind {
     ED_ENTERED,   /* a child goes on in joined namespaces: error is its pid, its pidfd comes along; answered by ED_GO */
     ED_SYNC,      /* step says which operation asks; answered by ED_GO */
     ED_LISTENER,  /* the seccomp filter is in force, and its listener comes along */
+    ED_PLAN,      /* from the caller: the plan comes along */
 };
+
+#define ED_NO_STEP UINT32_MAX /* of ED_FAILED: the launcher could not even be executed */
 
 struct ed_message {
     uint32_t kind;

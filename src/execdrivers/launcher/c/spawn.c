@@ -53,6 +53,11 @@ int ed_memfd(const char *name, const unsigned char *data, size_t size, int execu
     return fd;
 }
 
+int ed_plan(const unsigned char *plan, size_t size)
+{
+    return ed_memfd("execdrivers-plan", plan, size, 0);
+}
+
 int ed_channel(int pair[2])
 {
     int on = 1;
@@ -120,18 +125,52 @@ int ed_receive(int control, struct ed_message *message, int *fd, int *pid)
     return 0;
 }
 
-int ed_send_stdio(int control, const int *fds)
+int ed_last_words(int control, struct ed_message *message, uint32_t *kind)
 {
-    struct ed_message message = {.kind = ED_STDIO};
+    int fd, pid, result;
+    *kind = 0;
+    while ((result = ed_receive(control, message, &fd, &pid)) > 0) {
+        if (fd >= 0)
+            close(fd);
+        *kind = message->kind;
+        if (message->kind == ED_FAILED || message->kind == ED_EXITED)
+            return 1;
+    }
+    return result;
+}
+
+#define MOST_SENT 3
+
+static int send_descriptors(int control, uint32_t kind, const int *fds, size_t count)
+{
+    struct ed_message message = {.kind = kind};
     union {
         struct cmsghdr header;
-        char space[CMSG_SPACE(3 * sizeof(int))];
-    } extra = {.header = {.cmsg_len = CMSG_LEN(3 * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
-    memcpy(CMSG_DATA(&extra.header), fds, 3 * sizeof(int));
+        char space[CMSG_SPACE(MOST_SENT * sizeof(int))];
+    } extra = {.header = {
+                   .cmsg_len = CMSG_LEN(count * sizeof *fds), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+    memcpy(CMSG_DATA(&extra.header), fds, count * sizeof *fds);
     struct iovec part = {&message, sizeof message};
-    struct msghdr header = {
-        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &extra, .msg_controllen = sizeof extra};
+    struct msghdr header = {.msg_iov = &part,
+                            .msg_iovlen = 1,
+                            .msg_control = &extra,
+                            .msg_controllen = CMSG_SPACE(count * sizeof *fds)};
     return sendmsg(control, &header, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+int ed_send_stdio(int control, const int *fds)
+{
+    return send_descriptors(control, ED_STDIO, fds, 3);
+}
+
+int ed_give_plan(int control, const unsigned char *plan, size_t size)
+{
+    int fd = ed_plan(plan, size);
+    if (fd < 0)
+        return fd;
+    int result = send_descriptors(control, ED_PLAN, &fd, 1);
+    close(fd);
+    return result;
 }
 
 int ed_go(int control)

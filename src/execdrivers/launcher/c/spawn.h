@@ -27,6 +27,13 @@ struct ed_spawn {
 /* A sealed memfd that holds the data; close-on-exec. Returns it, or -errno. */
 int ed_memfd(const char *name, const unsigned char *data, size_t size, int executable);
 
+/* The same of a launcher's plan. */
+int ed_plan(const unsigned char *plan, size_t size);
+
+/* The same of the launcher itself. One for each launch: who comes to execute it in a container, as "#!/proc/self/exe", and
+ * is root there, may change its mode or open it for writing, and so keep others from being started from it. */
+int ed_launcher(void);
+
 /* Two ends of a control socket, close-on-exec: ours, which learns who sends, and the launcher's. 0, or -errno. */
 int ed_channel(int pair[2]);
 
@@ -36,9 +43,36 @@ int ed_channel(int pair[2]);
  * Returns 0, or -errno and nothing is left. */
 int ed_spawn(const struct ed_spawn *how, struct ed_child *child);
 
+struct ed_begin {
+    int stdio[3];
+    const int *more;      /* become ED_LAUNCHER_FD + 1 … of the launcher */
+    int more_count;
+    uint64_t flags;       /* the rest is as in struct ed_spawn */
+    int cgroup;
+    int keep_capabilities;
+};
+
+struct ed_begun {
+    struct ed_child child;
+    int control; /* our end of the launcher's socket, close-on-exec */
+};
+
+/* Start a launcher whose plan is given later (ed_give_plan), and go on at once: its namespaces are made, and its program
+ * is executed, beside us. What fails of that it says itself: ED_FAILED, of step ED_NO_STEP.
+ *
+ * Returns 0, or -errno and nothing is left. */
+int ed_begin(const struct ed_begin *how, struct ed_begun *begun);
+
+/* Returns 0 or -errno. */
+int ed_give_plan(int control, const unsigned char *plan, size_t size);
+
 /* Receive one message; *fd is a descriptor that came along, or -1; *pid the sender's, as this process sees it.
  * Returns 1; 0 at the end; or -errno, -EINTR when a signal came first. */
 int ed_receive(int control, struct ed_message *message, int *fd, int *pid);
+
+/* The last that a launcher that has ended said, if it was ED_FAILED or ED_EXITED: what came before is passed over.
+ * Returns 1; 0 when it said neither, *kind being the last of all; or -errno. */
+int ed_last_words(int control, struct ed_message *message, uint32_t *kind);
 
 /* Hand the launcher the three descriptors that its operation stdio waits for. Returns 0 or -errno. */
 int ed_send_stdio(int control, const int *fds);

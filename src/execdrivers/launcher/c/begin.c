@@ -1,0 +1,205 @@
+/* A launcher's birth beside its caller: see ed_begin in spawn.h. Beside spawn.c in the module.
+ *
+ * As any child here it borrows the caller's memory until it executes the launcher. Since the caller does not sleep
+ * meanwhile, it has a stack of its own and touches nothing but its berth. The kernel says when it has left the memory:
+ * it clears the word that CLONE_CHILD_CLEARTID names. */
+#include "spawn.h"
+
+#include <stdbool.h>
+
+#define BERTHS 16
+#define NEW_NAMESPACES                                                                                            \
+    (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET) /* what unshare(2) makes for itself */
+
+struct berth {
+    int taken; /* 0: nobody is in it. A fork of this program may find one taken for good, and does without */
+    uint64_t unshare;
+    struct ed_spawn how;
+    int descriptors[ED_MAX_DESCRIPTORS];
+    unsigned char stack[4096] __attribute__((aligned(16)));
+};
+
+static struct berth berths[BERTHS];
+
+static struct berth *take_berth(void)
+{
+    for (struct berth *berth = berths; berth < berths + BERTHS; berth++) {
+        int nobody = 0;
+        if (__atomic_compare_exchange_n(&berth->taken, &nobody, -1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+            return berth;
+    }
+    return NULL;
+}
+
+/* Runs beside the parent, in its memory: system calls only, no return. */
+__attribute__((noreturn, used)) static void berth_main(struct berth *berth)
+{
+    const struct ed_spawn *how = &berth->how;
+    int control = how->descriptors[ED_CONTROL_FD];
+    long result = berth->unshare ? sys1(__NR_unshare, berth->unshare) : 0;
+    if (result >= 0 && how->keep_capabilities)
+        result = raise_capabilities();
+    if (result >= 0)
+        result = arrange_descriptors(how);
+    if (result >= 0) {
+        control = ED_CONTROL_FD;
+        result = execute_launcher(how);
+    }
+    struct ed_message message = {.kind = ED_FAILED, .step = ED_NO_STEP, .error = (int)-result};
+    sys3(__NR_write, control, &message, sizeof message);
+    for (;;)
+        sys1(__NR_exit, 127);
+}
+
+/* clone3(2) of a child that goes on in berth_main, on the stack that the arguments name. */
+static long clone_to_berth(const struct clone_args *clone, struct berth *berth)
+{
+    long result;
+#if defined(__x86_64__)
+    __asm__ volatile("syscall\n"
+                     "test %%rax, %%rax\n"
+                     "jnz 1f\n"
+                     "mov %[berth], %%rdi\n"
+                     "xor %%ebp, %%ebp\n"
+                     "call berth_main\n"
+                     "1:\n"
+                     : "=a"(result)
+                     : "a"(__NR_clone3), "D"(clone), "S"(sizeof *clone), [berth] "r"(berth)
+                     : "rcx", "r11", "memory");
+#elif defined(__aarch64__)
+    register long x8 __asm__("x8") = __NR_clone3;
+    register long x0 __asm__("x0") = (long)clone;
+    register long x1 __asm__("x1") = sizeof *clone;
+    __asm__ volatile("svc #0\n"
+                     "cbnz x0, 1f\n"
+                     "mov x0, %[berth]\n"
+                     "mov x29, #0\n"
+                     "bl berth_main\n"
+                     "1:\n"
+                     : "+r"(x0)
+                     : "r"(x8), "r"(x1), [berth] "r"(berth)
+                     : "memory");
+    result = x0;
+#endif
+    return result;
+}
+
+#define MOST_PROCESSORS 8192
+
+/* Where a virtual machine's other processors idle its kernel may take them for busy, and queue the child behind us on
+ * ours, of all. This has it go to another, and then lets it run where we may; where that fails nothing is lost. */
+static void move_aside(long pid)
+{
+    unsigned long ours[MOST_PROCESSORS / 8 / sizeof(long)], others[MOST_PROCESSORS / 8 / sizeof(long)];
+    const unsigned int bits = 8 * sizeof(long);
+    long size = sys3(__NR_sched_getaffinity, 0, sizeof ours, ours);
+    unsigned int here;
+    if (size <= 0 || sys3(__NR_getcpu, &here, NULL, NULL) < 0 || here >= 8 * (unsigned long)size)
+        return;
+    memcpy(others, ours, (size_t)size);
+    others[here / bits] &= ~(1UL << here % bits);
+    if (sys3(__NR_sched_setaffinity, pid, size, others) >= 0) /* there is another */
+        sys3(__NR_sched_setaffinity, pid, size, ours);
+}
+
+/* The child inherits that all signals wait: a handler must not run in it on our memory. */
+static int begin_in_berth(struct berth *berth, struct ed_child *child)
+{
+    const struct ed_spawn *how = &berth->how;
+    int pidfd = -1;
+    struct clone_args clone = {.flags = CLONE_VM | CLONE_PIDFD | CLONE_CLEAR_SIGHAND | CLONE_CHILD_SETTID |
+                                        CLONE_CHILD_CLEARTID | (how->flags & ~(uint64_t)NEW_NAMESPACES),
+                               .pidfd = (uintptr_t)&pidfd,
+                               .child_tid = (uintptr_t)&berth->taken,
+                               .stack = (uintptr_t)berth->stack,
+                               .stack_size = sizeof berth->stack,
+                               .exit_signal = SIGCHLD};
+    add_cgroup(&clone, how);
+    berth->unshare = how->flags & NEW_NAMESPACES;
+    uint64_t before = block_signals();
+    long pid = clone_to_berth(&clone, berth);
+    restore_signals(before);
+    if (pid < 0) {
+        __atomic_store_n(&berth->taken, 0, __ATOMIC_RELEASE);
+        return (int)pid;
+    }
+    move_aside(pid);
+    *child = (struct ed_child){.pid = (int)pid, .pidfd = pidfd};
+    return 0;
+}
+
+static int begin(const struct ed_begin *how, int theirs, int image, struct ed_child *child)
+{
+    static char *const argv[] = {"execdrivers-launcher", NULL}, *const envp[] = {NULL};
+    struct berth aside = {.taken = 0}, *berth = take_berth();
+    struct berth *used = berth ? berth : &aside; /* all are taken: then as any other child */
+    int count = 0;
+    for (; count < 3; count++)
+        used->descriptors[count] = how->stdio[count];
+    used->descriptors[count++] = theirs; /* in place of a plan */
+    used->descriptors[count++] = theirs;
+    used->descriptors[count++] = image;
+    for (int i = 0; i < how->more_count; i++)
+        used->descriptors[count++] = how->more[i];
+    used->how = (struct ed_spawn){.descriptors = used->descriptors,
+                                  .descriptor_count = count,
+                                  .flags = how->flags,
+                                  .cgroup = how->cgroup,
+                                  .keep_capabilities = how->keep_capabilities,
+                                  .argv = argv,
+                                  .envp = envp};
+    return berth ? begin_in_berth(berth, child) : spawn_child(&used->how, child);
+}
+
+int ed_launcher(void)
+{
+    return ed_memfd("execdrivers-launcher", ed_launcher_image, ed_launcher_size, 1);
+}
+
+/* The image of the next launch, made while the one before is on its way: a descriptor, and whose it is. */
+static int64_t spare = -1;
+
+static int take_image(void)
+{
+    int64_t taken = __atomic_exchange_n(&spare, -1, __ATOMIC_ACQ_REL);
+    int fd = (int)(taken & 0x7fffffff);
+    if (taken >= 0 && taken >> 31 == getpid())
+        return fd;
+    if (taken >= 0)
+        close(fd); /* of whom we are a fork, and who may use it */
+    return ed_launcher();
+}
+
+static void make_spare(void)
+{
+    int64_t nothing = -1;
+    if (__atomic_load_n(&spare, __ATOMIC_RELAXED) >= 0)
+        return;
+    int fd = ed_launcher();
+    if (fd < 0)
+        return;
+    int64_t made = (int64_t)getpid() << 31 | fd;
+    if (!__atomic_compare_exchange_n(&spare, &nothing, made, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+        close(fd);
+}
+
+int ed_begin(const struct ed_begin *how, struct ed_begun *begun)
+{
+    int pair[2];
+    if (how->more_count > ED_MAX_DESCRIPTORS - ED_LAUNCHER_FD - 1)
+        return -E2BIG;
+    scoped_fd image = take_image();
+    if (image < 0)
+        return image;
+    int result = ed_channel(pair);
+    if (result < 0)
+        return result;
+    scoped_fd control = pair[0], theirs = pair[1];
+    result = begin(how, theirs, image, &begun->child);
+    if (result < 0)
+        return result;
+    begun->control = control;
+    control = -1;
+    make_spare();
+    return 0;
+}
