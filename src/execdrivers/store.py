@@ -70,7 +70,7 @@ def damaged(id: str, path: str, why: str) -> StoreError:
 class Entry:
     """A container's directory in the store, held open. Not for two threads at a time."""
 
-    __slots__ = ("_depth", "_fd", "_identity", "_lock", "_there", "id", "path")
+    __slots__ = ("_depth", "_fd", "_identity", "_lock", "_seen", "_there", "id", "path")
 
     def __init__(self, id: str, path: str) -> None:
         self.id = id
@@ -81,6 +81,8 @@ class Entry:
         self._depth = 0
         #: It was seen since it was locked, so that none but us can have removed it.
         self._there = False
+        #: What tells the file that was read last from any other.
+        self._seen: tuple[int, ...] | None = None
         self._fd = -1
         self._fd = os.open(path, _DIRECTORY)
         status = os.fstat(self._fd)
@@ -178,6 +180,17 @@ class Entry:
             if fd != self._fd:
                 os.close(fd)
 
+    @property
+    def unchanged(self) -> bool:
+        """Whether its record is the one that was last read here. No file is one without being written anew: another
+        has another number, or is younger."""
+        if self._seen is None:
+            return False
+        try:
+            return _signature(os.stat(_FILE, dir_fd=self._fd, follow_symlinks=False)) == self._seen
+        except OSError:
+            return False
+
     def read(self) -> Record:
         """Its record. ``status`` is ``creating`` while there is none.
 
@@ -198,7 +211,8 @@ class Entry:
                 raise damaged(self.id, path, "is a symbolic link") from error
             raise _failed("read", path, error) from error
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
                 raise damaged(self.id, path, "is no file")
             self._check_owner(fd)
             parts = []
@@ -216,6 +230,7 @@ class Entry:
             raise damaged(self.id, path, str(error)) from error
         if record.id != self.id:
             raise damaged(self.id, path, f"is that of {record.id!r}")
+        self._seen = _signature(found)
         return record
 
     def _check_owner(self, fd: int) -> None:
@@ -228,6 +243,7 @@ class Entry:
         """Put the record in place; call it locked. Raises `StoreError`; the record before then stands."""
         # Not synced to the disk: after a crash of the host there is no container either.
         data = record.to_json()
+        self._seen = None
         temporary = f"{_FILE}.new"
         try:
             fd = os.open(temporary, _CREATE, 0o600, dir_fd=self._fd)
@@ -262,6 +278,10 @@ class Entry:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _signature(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _give_up(path: str) -> None:

@@ -389,6 +389,8 @@ class Supervised(Process):
 
         Raises `ContainerNotFound` when it was removed, `StoreError`.
         """
+        if self._entry.unchanged:
+            return
         record, live = self._entry.read(), ("running", "paused")
         if record.status in live and self._record.status in live:
             self._record.status = record.status

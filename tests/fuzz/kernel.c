@@ -42,6 +42,8 @@ static struct {
     unsigned int skip;
     const uint8_t *plan;
     size_t plan_size;
+    long plan_fd; /* what the plan is read from */
+    int plan_is_late;
     uint8_t descriptors[DESCRIPTORS];
     struct node nodes[DESCRIPTORS]; /* what is behind them */
     struct node made;               /* by the last mknod, until it is opened */
@@ -155,7 +157,7 @@ static long map(size_t size, long fd)
     if (fd < 0 && size > 1 << 24)
         return -ENOMEM;
     void *memory = allocate(size);
-    if (memory && fd == ED_PLAN_FD)
+    if (memory && fd == k.plan_fd)
         memcpy(memory, k.plan, k.plan_size);
     return memory ? (long)memory : -ENOMEM;
 }
@@ -209,8 +211,14 @@ static long receive(struct header *header, int odd)
         script_data(header->control, header->control_length);
         return (long)script_data(header->parts->base, header->parts->length);
     }
-    for (int i = 0; i < 3; i++)
-        rights.fds[i] = (int)new_descriptor(CLOSE_ON_EXEC, DIRECTORY);
+    if (k.plan_is_late) { /* nothing else is awaited before */
+        k.plan_is_late = 0;
+        stdio.kind = ED_PLAN;
+        rights.length = 20;
+        k.plan_fd = rights.fds[0] = (int)new_descriptor(CLOSE_ON_EXEC, (struct node){.mode = FILE_TYPE});
+    } else
+        for (int i = 0; i < 3; i++)
+            rights.fds[i] = (int)new_descriptor(CLOSE_ON_EXEC, DIRECTORY);
     memcpy(header->control, &rights, header->control_length < sizeof rights ? header->control_length : sizeof rights);
     size_t size = header->parts->length < sizeof stdio ? header->parts->length : sizeof stdio;
     memcpy(header->parts->base, &stdio, size);
@@ -358,6 +366,7 @@ static int may_be_passed_over(long number, long a, long b, long c, int error)
         return error == EAGAIN || error == EINTR || error == ENOENT || error == ENOTDIR || error == EXDEV;
     case __NR_mkdirat:
     case __NR_symlinkat:
+    case __NR_mknodat: /* again, when what was there is gone */
         return error == EEXIST;
     case __NR_openat: /* a container without a null device, or with one that cannot be opened */
         return !strcmp((const char *)b, "/dev/null") &&
@@ -485,6 +494,11 @@ long sys6(long number, long a, long b, long c, long d, long e, long f)
     case __NR_fstat:
         memset((void *)b, 0, sizeof(struct stat));
         ((struct stat *)b)->st_size = (long)k.plan_size;
+        ((struct stat *)b)->st_mode = FILE_TYPE;
+        if (odd && a == ED_PLAN_FD) { /* no file */
+            ((struct stat *)b)->st_mode = 0140000;
+            k.plan_is_late = 1;
+        }
         return 0;
     case __NR_statx:
         touch_text(TEXT(b));
@@ -624,6 +638,7 @@ int run_launcher(const uint8_t *plan, size_t plan_size, const uint8_t *script, s
     memset(&k, 0, sizeof k);
     k.plan = plan;
     k.plan_size = plan_size;
+    k.plan_fd = ED_PLAN_FD;
     k.script = script;
     k.script_end = script + script_size;
     k.skip = script_size ? *k.script++ : ~0U;

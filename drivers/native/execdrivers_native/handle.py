@@ -19,7 +19,8 @@ from execdrivers.errors import OperationError, UnsupportedFeature
 from execdrivers.exit import Exit
 from execdrivers.launcher import HookPoints, Launch, Started, join, run_left_poststop, sweep
 from execdrivers_native.host import Host
-from execdrivers_native.process import compile_exec, exec_device_rules
+from execdrivers_native.kept import KeptExecution
+from execdrivers_native.process import exec_device_rules
 
 if TYPE_CHECKING:
     from execdrivers.spec import Resources
@@ -65,6 +66,7 @@ class NativeHandle(Handle):
         self._cgroups_path = cgroups_path
         self._nodes = tuple(nodes)
         self._guarantees = guarantees
+        self._execution = KeptExecution()
         self._launch = launch
         #: Early, and nobody has heard yet what came of it.
         self._said_go = False
@@ -227,7 +229,7 @@ class NativeHandle(Handle):
             self._extend("exec", self._plan(None, rules))
         made = self._cgroups()
         return join(
-            lambda: compile_exec(spec, self._id, self._host, self._guarantees),
+            lambda: self._execution.compile(spec, self._id, self._host, self._guarantees),
             request.stdio,
             self._first(),
             (lambda pid: cgroups.move(made, lambda: (pid,))) if made else None,

@@ -6,16 +6,21 @@ have nothing else to do with the file system or with the container's id, but for
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import attrs
 
 from execdrivers.launcher import Operation, operation
 from execdrivers.spec import ContainerSpec
+from execdrivers.users import User
 from execdrivers_native import rootfs
 from execdrivers_native.host import Host
 from execdrivers_native.plan import NativePlan
-from execdrivers_native.process import wanted_user
+from execdrivers_native.process import further_process, wanted_user
+from execdrivers_native.rootfs import resolve_user
 
-__all__ = ["KeptPlans"]
+__all__ = ["KeptExecution", "KeptPlans"]
 
 #: Plans; when there are so many, all go: whoever makes a new spec for every container needs none of them again.
 _MOST = 64
@@ -48,6 +53,23 @@ class KeptPlans:
             if len(self._plans) >= _MOST:
                 self._plans.clear()
             self._plans[spec, accounting] = id, plan
+
+
+class KeptExecution:
+    """The plan of the process that was last executed in a container: many who execute one execute the same again."""
+
+    def __init__(self) -> None:
+        self._last: tuple[ContainerSpec, User, tuple[Operation, ...]] | None = None
+
+    def compile(self, spec: ContainerSpec, id: str, host: Host, guarantees: Mapping[str, Any]) -> tuple[Operation, ...]:
+        """As `compile_exec`, with the user that the container's root has now."""
+        user, last = resolve_user(spec, wanted_user(spec, host)), self._last
+        if last is not None and last[1] == user and last[0] == spec:
+            return last[2]
+        operations = further_process(spec, user, id, host, guarantees)
+        if not guarantees["joined"]:  # whose mappings may be others by now
+            self._last = spec, user, operations
+        return operations
 
 
 def _keeps(spec: ContainerSpec, plan: NativePlan) -> bool:

@@ -29,6 +29,7 @@ __all__ = [
     "compile_exec",
     "confine",
     "exec_device_rules",
+    "further_process",
     "inherited_profile",
     "oom_score",
     "process",
@@ -45,8 +46,14 @@ def compile_exec(spec: ContainerSpec, id: str, host: Host, guarantees: Mapping[s
     ``spec`` is that of the container with the process's part as asked for. The users are those that the rootfs has now.
     Raises `SpecError`.
     """
+    return further_process(spec, rootfs.resolve_user(spec, wanted_user(spec, host)), id, host, guarantees)
+
+
+def further_process(
+    spec: ContainerSpec, user: User, id: str, host: Host, guarantees: Mapping[str, Any]
+) -> tuple[Operation, ...]:
+    """The same for a user who is known."""
     kinds = (*guarantees["namespaces"], *guarantees["joined"])
-    user = rootfs.resolve_user(spec, wanted_user(spec, host))
     identity: tuple[int, int] | None = None
     groups = True
     if "user" in kinds:

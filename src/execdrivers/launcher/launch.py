@@ -25,6 +25,8 @@ __all__ = ["LAUNCHER_PATH", "Launch", "Spawner", "Started", "spawn", "spawn_laun
 #: Where a launcher that was given its descriptors finds itself: what a tool is told to execute.
 LAUNCHER_PATH = f"/proc/self/fd/{lib.ED_LAUNCHER_FD}"
 
+#: What a message to a launcher that has ended comes to.
+_ENDED = (-errno.EPIPE, -errno.ECONNRESET)
 #: Messages at which the launcher waits until a point of its caller's is done.
 _POINTS = (lib.ED_SYNC, lib.ED_ENTERED)
 
@@ -159,7 +161,7 @@ class Launch:
         descriptors or memory are used up."""
         plan = encode(self.operations)
         result = lib.ed_give_plan(self._control, plan, len(plan))
-        if result != -errno.EPIPE:  # it has ended: `ready` tells why
+        if result not in _ENDED:  # of which `ready` tells why
             _checked(result, "launcher", "memfd")
 
     def started(self) -> None:
@@ -208,7 +210,7 @@ class Launch:
         Before `ready` has returned it is for plans without points, whose waiting it would end.
         """
         result = lib.ed_go(self._control)
-        if result == -errno.EPIPE:
+        if result in _ENDED:
             return False
         _checked(result, "exec")
         return True

@@ -192,7 +192,7 @@ class Snapshot:
             if _parent() in parents or any(id in path for id in ids):
                 found.append(f"cgroup {path}")
         for number, target in self.descriptors.items():
-            # The sealed launcher is made once and kept for the life of the program.
+            # The launcher of the next launch is there already.
             if number not in before.descriptors and not target.startswith("/memfd:execdrivers"):
                 found.append(f"file descriptor {number} → {target}")
         return found

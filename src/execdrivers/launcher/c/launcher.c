@@ -173,6 +173,8 @@ static int receive_descriptors(uint32_t kind, int *fds, size_t count)
     do
         n = sys3(__NR_recvmsg, ED_CONTROL_FD, &header, 0x40000000 /* MSG_CMSG_CLOEXEC */);
     while (n == -EINTR);
+    if (n == sizeof message && header.flags & 8 /* MSG_CTRUNC */)
+        return -EMFILE;
     if (n != sizeof message || message.kind != kind || rights.length != 16 + count * sizeof *fds ||
         rights.type != 1 /* SCM_RIGHTS */)
         return n < 0 ? (int)n : -ECANCELED;
@@ -240,6 +242,26 @@ static operation *const operations[] = {
 
 #define OPERATION_COUNT (sizeof operations / sizeof *operations)
 
+static int run_operations(struct launcher *l)
+{
+    for (; l->step < l->count; l->step++) {
+        uint32_t code, length;
+        if (l->end - l->at < 8)
+            return -EBADMSG;
+        memcpy(&code, l->at, 4);
+        memcpy(&length, l->at + 4, 4);
+        l->at += 8;
+        if (length > (size_t)(l->end - l->at) || code >= OPERATION_COUNT || !operations[code])
+            return -EBADMSG;
+        struct args args = {l->at, l->at + length, 0};
+        l->at += length;
+        int result = operations[code](l, &args);
+        if (result < 0)
+            return result;
+    }
+    return -EBADMSG; /* a plan ends by executing something */
+}
+
 static int run_plan(struct launcher *l, const unsigned char *plan, size_t size)
 {
     struct ed_plan_header header;
@@ -248,23 +270,22 @@ static int run_plan(struct launcher *l, const unsigned char *plan, size_t size)
     memcpy(&header, plan, sizeof header);
     if (header.magic != ED_PLAN_MAGIC || header.version != ED_PLAN_VERSION || header.size != size)
         return -EBADMSG;
-    const unsigned char *at = plan + sizeof header, *end = plan + size;
-    for (l->step = 0; l->step < header.count; l->step++) {
-        uint32_t code, length;
-        if (end - at < 8)
-            return -EBADMSG;
-        memcpy(&code, at, 4);
-        memcpy(&length, at + 4, 4);
-        at += 8;
-        if (length > (size_t)(end - at) || code >= OPERATION_COUNT || !operations[code])
-            return -EBADMSG;
-        struct args args = {at, at + length, 0};
-        int result = operations[code](l, &args);
-        if (result < 0)
-            return result;
-        at += length;
-    }
-    return -EBADMSG; /* a plan ends by executing something */
+    l->at = plan + sizeof header;
+    l->end = plan + size;
+    l->count = header.count;
+    return run_operations(l);
+}
+
+__attribute__((noreturn)) static void fail(struct launcher *l, int result)
+{
+    send_message(l, ED_FAILED, -result, -1);
+    end_process(125);
+}
+
+void go_on(struct launcher *l)
+{
+    l->step++;
+    fail(l, run_operations(l));
 }
 
 /* A caller that starts us beside its own work sends the plan when it has it. */
@@ -305,10 +326,11 @@ __attribute__((noreturn, used)) void launcher_main(void)
         result = (int)sys3(__NR_close_range, ED_LAUNCHER_FD + 1, ~0U, CLOSE_RANGE_CLOEXEC);
     if (result == 0)
         result = map_plan(&plan, &size);
-    if (result == 0)
+    if (result != 0)
+        l.step = ED_NO_STEP;
+    else
         result = run_plan(&l, plan, size);
-    send_message(&l, ED_FAILED, -result, -1);
-    end_process(125);
+    fail(&l, result);
 }
 
 #if defined(EXECDRIVERS_SIMULATED) /* its main is the test's */

@@ -22,7 +22,9 @@ struct launcher {
     int ruleset;  /* of Landlock, or -1 */
     int null_is_own; /* stdio is not the host's null device */
     uint32_t ruleset_step, filter_step;
-    uint32_t step, ground_count;
+    uint32_t step, count; /* the operation that is at work, and how many there are */
+    const unsigned char *at, *end; /* of the plan: the next operation */
+    uint32_t ground_count;
     struct ground grounds[256];
     /* The seccomp filter that the command is to have; NULL: none, or it is in force. */
     const void *filter;
@@ -48,6 +50,9 @@ void note(struct launcher *l, const char *text);
 int send_message(struct launcher *l, uint32_t kind, int error, int fd);
 int await_go(void);
 int receive_stdio(int fds[3]);
+
+/* The rest of the plan, after the operation that is at work. */
+__attribute__((noreturn)) void go_on(struct launcher *l);
 
 /* A filter may make even this fail; then a trap ends us, whatever it forbids. */
 __attribute__((noreturn)) void end_process(int code);

@@ -284,10 +284,13 @@ int op_device(struct launcher *l, struct args *args)
     scoped_fd parent = open_parent(l, path, &name);
     if (parent < 0)
         return parent;
-    sys3(__NR_unlinkat, parent, name, 0);
     /* By the umask and not by a chmod afterwards, which would follow what has taken the node's place meanwhile. */
     long umask = sys1(__NR_umask, 0);
     long result = sys4(__NR_mknodat, parent, name, mode, DEV(major, minor));
+    if (result == -EEXIST) {
+        sys3(__NR_unlinkat, parent, name, 0);
+        result = sys4(__NR_mknodat, parent, name, mode, DEV(major, minor));
+    }
     sys1(__NR_umask, umask);
     if (result < 0)
         return (int)result;

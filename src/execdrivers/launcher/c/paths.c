@@ -44,6 +44,8 @@ static const struct ground *ground_of(const struct launcher *l, const char *path
 int open_inside(const struct launcher *l, const char *path, uint64_t flags)
 {
     const struct ground *ground = ground_of(l, path);
+    if (ground && !path[ground->length] && flags == (O_PATH | O_DIRECTORY)) /* itself; what is no directory says so */
+        return (int)sys3(__NR_fcntl, ground->fd, F_DUPFD_CLOEXEC, 0);
     int fd = ground ? open_below(ground->fd, path + ground->length, flags, RESOLVE_BENEATH) : -EXDEV;
     /* A link from one mount to another, such as /dev/core, is followed from the root. */
     return fd == -EXDEV ? open_below(l->root, path, flags, RESOLVE_IN_ROOT) : fd;
@@ -121,7 +123,7 @@ int open_parent(const struct launcher *l, const char *path, const char **name)
     if (!**name)
         return -EINVAL;
     memcpy(prefix, path, slash);
-    prefix[slash] = 0;
+    prefix[slash > 1 ? slash - 1 : slash] = 0;
     int directory = open_inside(l, prefix, O_PATH | O_DIRECTORY);
     return directory == -ENOENT ? make_directories(l, path, slash) : directory;
 }
