@@ -70,7 +70,7 @@ def damaged(id: str, path: str, why: str) -> StoreError:
 class Entry:
     """A container's directory in the store, held open. Not for two threads at a time."""
 
-    __slots__ = ("_depth", "_fd", "_identity", "_lock", "_seen", "_there", "id", "path")
+    __slots__ = ("_depth", "_fd", "_identity", "_lock", "_there", "id", "path", "seen")
 
     def __init__(self, id: str, path: str) -> None:
         self.id = id
@@ -81,8 +81,8 @@ class Entry:
         self._depth = 0
         #: It was seen since it was locked, so that none but us can have removed it.
         self._there = False
-        #: What tells the file that was read last from any other.
-        self._seen: tuple[int, ...] | None = None
+        #: What tells the file that was read last from any other: for `holds`.
+        self.seen: tuple[int, ...] | None = None
         self._fd = -1
         self._fd = os.open(path, _DIRECTORY)
         status = os.fstat(self._fd)
@@ -180,14 +180,11 @@ class Entry:
             if fd != self._fd:
                 os.close(fd)
 
-    @property
-    def unchanged(self) -> bool:
-        """Whether its record is the one that was last read here. No file is one without being written anew: another
-        has another number, or is younger."""
-        if self._seen is None:
-            return False
+    def holds(self, seen: tuple[int, ...] | None) -> bool:
+        """Whether its record is still the one that was read when `seen` was this. Each record is a file of its own: the
+        next one has another number, or is younger."""
         try:
-            return _signature(os.stat(_FILE, dir_fd=self._fd, follow_symlinks=False)) == self._seen
+            return seen is not None and _signature(os.stat(_FILE, dir_fd=self._fd, follow_symlinks=False)) == seen
         except OSError:
             return False
 
@@ -230,7 +227,7 @@ class Entry:
             raise damaged(self.id, path, str(error)) from error
         if record.id != self.id:
             raise damaged(self.id, path, f"is that of {record.id!r}")
-        self._seen = _signature(found)
+        self.seen = _signature(found)
         return record
 
     def _check_owner(self, fd: int) -> None:
@@ -243,7 +240,6 @@ class Entry:
         """Put the record in place; call it locked. Raises `StoreError`; the record before then stands."""
         # Not synced to the disk: after a crash of the host there is no container either.
         data = record.to_json()
-        self._seen = None
         temporary = f"{_FILE}.new"
         try:
             fd = os.open(temporary, _CREATE, 0o600, dir_fd=self._fd)

@@ -19,7 +19,19 @@ from typing import Any
 
 import attrs
 
-from execdrivers import CommandNotFound, ContainerSpec, CreateRequest, Driver, Exit, Handle, Plan, Probe, Stdio, Step
+from execdrivers import (
+    CommandNotFound,
+    ContainerSpec,
+    CreateRequest,
+    Driver,
+    Exit,
+    Handle,
+    LaunchError,
+    Plan,
+    Probe,
+    Stdio,
+    Step,
+)
 from execdrivers.testing import host, leaks, matrix
 from execdrivers_chroot.driver import ChrootDriver
 from execdrivers_native.driver import NativeDriver
@@ -477,6 +489,22 @@ class GuaranteesNothing(NativeDriver):
     def create(self, request: CreateRequest) -> Any:
         handle = super().create(attrs.evolve(request, born=None))  # else it is asked before it lies
         handle.guarantees = dict
+        return handle
+
+
+@caught_by("TestHandle::test_go_tells_at_the_end_that_there_was_no_start")
+class GoesAndForgets(NativeDriver):
+    def create(self, request: CreateRequest) -> Any:
+        handle = super().create(request)
+        whole = handle.exit
+
+        def exit() -> Exit:
+            try:
+                return whole()
+            except LaunchError:
+                return Exit(reason="exited", code=125)
+
+        handle.exit = exit
         return handle
 
 

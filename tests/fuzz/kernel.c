@@ -362,6 +362,8 @@ static int may_be_passed_over(long number, long a, long b, long c, int error)
         return 1;
     case __NR_prctl:
         return a == PR_SET_NAME || a == PR_SET_DUMPABLE || (a == PR_CAPBSET_DROP && error == EINVAL);
+    case __NR_fcntl: /* which in truth never says so */
+        return b == F_DUPFD_CLOEXEC && (error == ENOENT || error == ENOTDIR || error == EXDEV);
     case __NR_openat2: /* again; not there, so nothing to hide; a link from one mount to another */
         return error == EAGAIN || error == EINTR || error == ENOENT || error == ENOTDIR || error == EXDEV;
     case __NR_mkdirat:

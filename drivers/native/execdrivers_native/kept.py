@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from execdrivers.launcher import Operation, operation
+from execdrivers.launcher import Operation, Prepared, operation
 from execdrivers.spec import ContainerSpec
 from execdrivers.users import User
 from execdrivers_native import rootfs
@@ -59,14 +59,14 @@ class KeptExecution:
     """The plan of the process that was last executed in a container: many who execute one execute the same again."""
 
     def __init__(self) -> None:
-        self._last: tuple[ContainerSpec, User, tuple[Operation, ...]] | None = None
+        self._last: tuple[ContainerSpec, User, Prepared] | None = None
 
     def compile(self, spec: ContainerSpec, id: str, host: Host, guarantees: Mapping[str, Any]) -> tuple[Operation, ...]:
         """As `compile_exec`, with the user that the container's root has now."""
         user, last = resolve_user(spec, wanted_user(spec, host)), self._last
         if last is not None and last[1] == user and last[0] == spec:
             return last[2]
-        operations = further_process(spec, user, id, host, guarantees)
+        operations = Prepared(further_process(spec, user, id, host, guarantees))
         if not guarantees["joined"]:  # whose mappings may be others by now
             self._last = spec, user, operations
         return operations

@@ -65,7 +65,7 @@ class Start:
     def begin(self, stdio: Stdio) -> Started:
         """Start the launcher of a plan without descriptors and points, which it gets later (`Launch.give`). Raises
         `LaunchError`."""
-        return self.launch.begin(stdio, flags=self._compiled.clone_flags)
+        return self.launch.begin(stdio, flags=self._compiled.clone_flags, beside=True)
 
     def ready(self) -> None:
         """Wait until all is done but the command. Raises `LaunchError`."""

@@ -21,7 +21,7 @@ from execdrivers.launcher.hooks import HookPoints, run_left_poststop
 from execdrivers.launcher.joined import join
 from execdrivers.launcher.landlock import landlock_features, landlock_guarantee
 from execdrivers.launcher.launch import LAUNCHER_PATH, Launch, Spawner, Started, spawn, spawn_launcher
-from execdrivers.launcher.operations import Operation, encode, operation
+from execdrivers.launcher.operations import Operation, Prepared, encode, operation
 from execdrivers.launcher.process import (
     bounding_set,
     candidates,
@@ -40,6 +40,7 @@ __all__ = [
     "HookPoints",
     "Launch",
     "Operation",
+    "Prepared",
     "Reaper",
     "Spawner",
     "Started",

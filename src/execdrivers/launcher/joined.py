@@ -42,7 +42,7 @@ def join(
     """
     sweep()
     launch = Launch(operations, agent=agent)
-    child = spawn_launcher(launch, stdio, more=(first,))
+    child = spawn_launcher(launch, stdio, more=(first,), beside=place is None)
     process = JoinedProcess(child)
     try:
         launch.started()

@@ -103,7 +103,8 @@ class Launch:
     @cached_property
     def operations(self) -> tuple[Operation, ...]:
         """The plan. Raises what making it does."""
-        return tuple(self._make())
+        made = self._make()
+        return made if isinstance(made, tuple) else tuple(made)
 
     @property
     def descriptors(self) -> tuple[int, int, int]:
@@ -133,17 +134,16 @@ class Launch:
         cgroup: int = -1,
         keep_capabilities: bool = False,
         more: Sequence[int] = (),
+        beside: bool = False,
     ) -> Started:
-        """Start the launcher as a child of ours, without its plan, which `give` gives it; meanwhile its namespaces are
-        made and it is executed. The arguments are those of `spawn_launcher`.
-
-        Raises `LaunchError`; what fails after the clone `ready` raises.
-        """
+        """Start the launcher as a child of ours, without its plan, which `give` gives it. The arguments are those of
+        `spawn_launcher`. Raises `LaunchError`; what fails ``beside`` us `ready` raises."""
         rest = ffi.new("int[]", more) if more else ffi.NULL
         begun = ffi.new("struct ed_begun *")
         try:
             with _complete(stdio) as given:
-                how = ffi.new("struct ed_begin *", (given, rest, len(more), flags, cgroup, int(keep_capabilities)))
+                room = given, rest, len(more), flags, cgroup, int(keep_capabilities), int(beside)
+                how = ffi.new("struct ed_begin *", room)
                 result = lib.ed_begin(how, begun)
         except BaseException:  # an interrupt, which Python notices as the call returns
             if begun.child.pid > 0:
@@ -340,18 +340,24 @@ def spawn_launcher(
     keep_capabilities: bool = False,
     more: Sequence[int] = (),
     by: Spawner | None = None,
+    beside: bool = False,
 ) -> Started:
     """Start a launcher itself, in new namespaces (``CLONE_NEW*`` in flags), in a cgroup of v2 (a descriptor).
 
     ``keep_capabilities`` makes them survive the execution whatever the child's uid (for user namespaces); ``more`` are
-    the launcher's descriptors from 6 on; ``by`` is to be its parent, None: this program. Raises `LaunchError`.
+    the launcher's descriptors from 6 on; ``by`` is to be its parent, None: this program. ``beside``: its namespaces are
+    made, and it is executed, while its plan is made and encoded here, on another processor where there is one; it then
+    has this thread's affinity as its own, whatever cpuset it comes to, and what fails of that `Launch.ready` raises.
+    Raises `LaunchError`, and what making the plan does.
     """
     if by is not None:
         descriptors, argv = (*launch.descriptors, *more), ("execdrivers-launcher",)
         child = _spawn("", argv, stdio, descriptors, {}, by, flags, cgroup, keep_capabilities)
         launch.pid = child.pid
         return child
-    child = launch.begin(stdio, flags=flags, cgroup=cgroup, keep_capabilities=keep_capabilities, more=more)
+    child = launch.begin(
+        stdio, flags=flags, cgroup=cgroup, keep_capabilities=keep_capabilities, more=more, beside=beside
+    )
     try:
         launch.give()
     except BaseException:

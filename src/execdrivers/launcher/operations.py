@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from execdrivers.defaults import ALL_CAPABILITIES
@@ -23,6 +23,7 @@ __all__ = [
     "PROPAGATION",
     "SECCOMP_FLAGS",
     "Operation",
+    "Prepared",
     "clear_mask",
     "encode",
     "operation",
@@ -286,8 +287,21 @@ def _encode_anew(item: Operation) -> bytes:
 _encode_cached = lru_cache(maxsize=1024)(_encode_anew)
 
 
+class Prepared(tuple[Operation, ...]):
+    """Operations that many launchers are given: encoded once."""
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """As `encode` has it."""
+        return _encode(self)
+
+
 def encode(operations: Sequence[Operation]) -> bytes:
     """The plan as the launcher reads it (c/plan.h)."""
+    return operations.encoded if isinstance(operations, Prepared) else _encode(operations)
+
+
+def _encode(operations: Sequence[Operation]) -> bytes:
     body = b"".join(map(_encode_operation, operations))
     size = 16 + len(body)
     return b"".join([_U32(lib.ED_PLAN_MAGIC), _U32(lib.ED_PLAN_VERSION), _U32(size), _U32(len(operations)), body])

@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ def fork(body: Callable[[], int]) -> int:
     if pid == 0:
         try:
             os._exit(body())
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(9)
     return pid

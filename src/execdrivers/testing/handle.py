@@ -8,7 +8,7 @@ import select
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,9 @@ class TestHandle(Kit):
     """Each method of a `Handle`, in each state it may be called in."""
 
     @contextmanager
-    def handle(self, *commands: Command, **fields: Any) -> Iterator[tuple[Handle, Path]]:
+    def handle(
+        self, *commands: Command, born: Callable[[Handle], object] | None = None, **fields: Any
+    ) -> Iterator[tuple[Handle, Path]]:
         """A created container and its directory; stdin is empty, stdout and stderr go nowhere."""
         directory = self.tmp / "directory"
         directory.mkdir()
@@ -39,6 +41,7 @@ class TestHandle(Kit):
                 spec=self.spec(*(commands or ("sleep",)), **fields),
                 stdio=Stdio(fd, fd, fd),
                 directory=str(directory),
+                born=born,
             )
             handle = self.subject.create(request)
             try:
@@ -68,6 +71,26 @@ class TestHandle(Kit):
             assert self.ended(handle) == Exit(reason="exited", code=7)
             assert self.pid_of(handle) is None
         assert handle.exit_fd == -1
+
+    def test_go_and_never_wait_for_the_start(self) -> None:
+        born: list[tuple[int | None, Mapping[str, Any]]] = []
+        with self.handle("exit 7", born=lambda handle: born.append((handle.pid, handle.state()))) as (handle, _):
+            handle.go()
+            assert self.ended(handle) == Exit(reason="exited", code=7)
+            assert len(born) <= 1
+            assert all(pid is not None and json.loads(json.dumps(state)) for pid, state in born)
+
+    def test_go_tells_at_the_end_that_there_was_no_start(self) -> None:
+        """Sooner will do; that it was an exit of the command will not."""
+
+        def to_the_end(handle: Handle) -> Exit:
+            handle.go()
+            return self.ended(handle)
+
+        with self.handle(born=lambda handle: None, args=["/nothing/here"]) as (handle, _):
+            with pytest.raises(LaunchError) as caught:
+                to_the_end(handle)
+            assert caught.value.exit.code == 127
 
     def test_state_is_json_in_each_state(self) -> None:
         with self.handle() as (handle, _):

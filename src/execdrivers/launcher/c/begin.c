@@ -131,8 +131,8 @@ static int begin_in_berth(struct berth *berth, struct ed_child *child)
 static int begin(const struct ed_begin *how, int theirs, int image, struct ed_child *child)
 {
     static char *const argv[] = {"execdrivers-launcher", NULL}, *const envp[] = {NULL};
-    struct berth aside = {.taken = 0}, *berth = take_berth();
-    struct berth *used = berth ? berth : &aside; /* all are taken: then as any other child */
+    struct berth ours = {.taken = 0}, *berth = how->beside ? take_berth() : NULL;
+    struct berth *used = berth ? berth : &ours; /* then as any other child, while we sleep; also where all are taken */
     int count = 0;
     for (; count < 3; count++)
         used->descriptors[count] = how->stdio[count];

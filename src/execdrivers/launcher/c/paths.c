@@ -44,10 +44,8 @@ static const struct ground *ground_of(const struct launcher *l, const char *path
 int open_inside(const struct launcher *l, const char *path, uint64_t flags)
 {
     const struct ground *ground = ground_of(l, path);
-    if (ground && !path[ground->length] && flags == (O_PATH | O_DIRECTORY)) { /* itself; if no directory, it will say so */
-        long copy = sys3(__NR_fcntl, ground->fd, F_DUPFD_CLOEXEC, 0);
-        return copy < 0 ? -EMFILE : (int)copy;
-    }
+    if (ground && !path[ground->length] && flags == (O_PATH | O_DIRECTORY)) /* itself; if no directory, it will say so */
+        return (int)sys3(__NR_fcntl, ground->fd, F_DUPFD_CLOEXEC, 0);
     int fd = ground ? open_below(ground->fd, path + ground->length, flags, RESOLVE_BENEATH) : -EXDEV;
     /* A link from one mount to another, such as /dev/core, is followed from the root. */
     return fd == -EXDEV ? open_below(l->root, path, flags, RESOLVE_IN_ROOT) : fd;

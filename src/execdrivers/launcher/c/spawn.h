@@ -50,6 +50,9 @@ struct ed_begin {
     uint64_t flags;       /* the rest is as in struct ed_spawn */
     int cgroup;
     int keep_capabilities;
+    int beside;           /* go on at once, while the namespaces are made and the launcher is executed on another processor
+                             if there is one. What fails of that the launcher says itself: ED_FAILED, of step ED_NO_STEP.
+                             The launcher's affinity becomes an explicit one; as ours, but of itself it follows no cpuset */
 };
 
 struct ed_begun {
@@ -57,10 +60,7 @@ struct ed_begun {
     int control; /* our end of the launcher's socket, close-on-exec */
 };
 
-/* Start a launcher whose plan is given later (ed_give_plan), and go on at once: its namespaces are made, and its program
- * is executed, beside us. What fails of that it says itself: ED_FAILED, of step ED_NO_STEP.
- *
- * Returns 0, or -errno and nothing is left. */
+/* Start a launcher whose plan is given later (ed_give_plan). Returns 0, or -errno and nothing is left. */
 int ed_begin(const struct ed_begin *how, struct ed_begun *begun);
 
 /* Returns 0 or -errno. */
