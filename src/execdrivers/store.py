@@ -8,6 +8,7 @@ always whole: it is written aside and renamed. Programs on one root need no othe
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import fcntl
 import os
@@ -70,7 +71,7 @@ def damaged(id: str, path: str, why: str) -> StoreError:
 class Entry:
     """A container's directory in the store, held open. Not for two threads at a time."""
 
-    __slots__ = ("_depth", "_fd", "_identity", "_lock", "_there", "id", "path", "seen")
+    __slots__ = ("_depth", "_fd", "_identity", "_lock", "_seen", "_there", "id", "path")
 
     def __init__(self, id: str, path: str) -> None:
         self.id = id
@@ -81,8 +82,8 @@ class Entry:
         self._depth = 0
         #: It was seen since it was locked, so that none but us can have removed it.
         self._there = False
-        #: What tells the file that was read last from any other: for `holds`.
-        self.seen: tuple[int, ...] | None = None
+        #: The record that was read last, and what tells its file from any other.
+        self._seen: tuple[tuple[int, ...], Record] | None = None
         self._fd = -1
         self._fd = os.open(path, _DIRECTORY)
         status = os.fstat(self._fd)
@@ -180,14 +181,6 @@ class Entry:
             if fd != self._fd:
                 os.close(fd)
 
-    def holds(self, seen: tuple[int, ...] | None) -> bool:
-        """Whether its record is still the one that was read when `seen` was this. Each record is a file of its own: the
-        next one has another number, or is younger."""
-        try:
-            return seen is not None and _signature(os.stat(_FILE, dir_fd=self._fd, follow_symlinks=False)) == seen
-        except OSError:
-            return False
-
     def read(self) -> Record:
         """Its record. ``status`` is ``creating`` while there is none.
 
@@ -196,6 +189,10 @@ class Entry:
         path = f"{self.path}/{_FILE}"
         try:
             self._check_owner(self._fd)
+            if self._seen is not None:  # each record is a file of its own: another has another number, or is younger
+                signature, record = self._seen
+                if _signature(os.stat(_FILE, dir_fd=self._fd, follow_symlinks=False)) == signature:
+                    return copy.copy(record)
             fd = os.open(_FILE, _READ, dir_fd=self._fd)
         except FileNotFoundError:
             if self.gone:
@@ -227,7 +224,7 @@ class Entry:
             raise damaged(self.id, path, str(error)) from error
         if record.id != self.id:
             raise damaged(self.id, path, f"is that of {record.id!r}")
-        self.seen = _signature(found)
+        self._seen = _signature(found), copy.copy(record)
         return record
 
     def _check_owner(self, fd: int) -> None:

@@ -73,8 +73,6 @@ class Supervised(Process):
         self._announcer = Announcer(
             registry, os.path.dirname(entry.path), record.id, record.driver, transient=transient
         )
-        #: Which record was adopted last.
-        self._adopted: tuple[int, ...] | None = None
         self._timed_out = False
         self._launch_failure: LaunchError | None = None
         #: Of its last sample, for the record.
@@ -391,10 +389,7 @@ class Supervised(Process):
 
         Raises `ContainerNotFound` when it was removed, `StoreError`.
         """
-        if self._entry.holds(self._adopted):
-            return
         record, live = self._entry.read(), ("running", "paused")
-        self._adopted = self._entry.seen
         if record.status in live and self._record.status in live:
             self._record.status = record.status
         if record.spec and record.spec != self._record.spec:
