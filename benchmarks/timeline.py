@@ -14,14 +14,17 @@ import os
 import re
 import statistics
 import subprocess
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
 import attrs
 
+from benchmarks import floor
 from benchmarks.scenario import Place
 from execdrivers import Engine, completed, guard, registry, store, supervision
 from execdrivers.launcher import Launch, Operation, operation
@@ -35,7 +38,9 @@ _TRACED = 30
 _MASK = 0o22
 #: The number of umask(2).
 _UMASK = {"x86_64": 95, "aarch64": 166}[os.uname().machine]
-_EVENTS = ("raw_syscalls/sys_enter", "raw_syscalls/sys_exit", "sched/sched_process_exec", "sched/sched_process_exit")
+#: What is traced of the launcher's operations, and what takes next to no time, for comparing.
+_CALLS = ("raw_syscalls/sys_enter", "raw_syscalls/sys_exit", "sched/sched_process_exec", "sched/sched_process_exit")
+_LIVES = ("sched/sched_process_fork", "sched/sched_process_exec", "sched/sched_process_exit")
 _LINE = re.compile(r"-(\d+)\s+\[\d+\]\s+\S+\s+(\d+\.\d+): (\w+): (.*)$")
 #: Of a step's arguments those that say where, or which.
 _TELLING = ("destination", "path", "source", "name", "what", "paths")
@@ -96,18 +101,18 @@ class _Clock:
 class _Trace:
     """The kernel's trace of what this program starts, in an instance of its own."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, events: Sequence[str]) -> None:
         where = place.scratch / "tracefs"
-        where.mkdir()
-        subprocess.run(["mount", "-t", "tracefs", "tracefs", where], check=True)
-        place.stack.callback(lambda: subprocess.run(["umount", where], check=True))
-        self._instance = where / f"instances/execdrivers-{os.getpid()}"
-        self._instance.mkdir()
+        if not where.exists():
+            where.mkdir()
+            subprocess.run(["mount", "-t", "tracefs", "tracefs", where], check=True)
+            place.stack.callback(lambda: subprocess.run(["umount", where], check=True))
+        self._instance = Path(tempfile.mkdtemp(prefix="execdrivers-", dir=where / "instances"))
         place.stack.callback(self._instance.rmdir)
         self._put("buffer_size_kb", "8192")
         self._put("trace_clock", "mono")
         self._put("options/event-fork", "1")
-        for event in _EVENTS:
+        for event in events:
             self._put(f"events/{event}/enable", "1")
         self._put("tracing_on", "0")
 
@@ -187,14 +192,70 @@ def main(place: Place) -> str:
             clock.around(stack, owner, name, label)
         seen = [_timed(clock, launch) for _ in range(_STARTS)]
     names: list[str] = []
-    trace = _Trace(place)
+    trace = _Trace(place, _CALLS)
     with _marked(names):
         launch()
         with trace.on():
             for _ in range(_TRACED):
                 launch()
     launchers = list(_launchers(trace.by_process(), names))
-    return _tell(unseen, seen, launchers)
+    return _tell(unseen, seen, launchers) + "\n" + _beside_the_floor(place, launch)
+
+
+def _beside_the_floor(place: Place, launch: Callable[[], object]) -> str:
+    """Both in the same phases, with little traced."""
+    ours: list[tuple[float, float]] = []
+    with (own := _Trace(place, _LIVES)).on():
+        for _ in range(_STARTS):
+            began = time.monotonic()
+            launch()
+            ours.append((began, time.monotonic()))
+    with (other := _Trace(place, _LIVES)).on():
+        times = floor.rounds(place.floor, _STARTS, place.rootfs, ["/bin/true"])
+    native = [
+        {
+            "before the clone": life[0] - began,
+            **_between(life),
+            "from the exit to the return": returned - life[3],
+        }
+        for (began, returned), life in zip(ours, _lives(own.by_process()), strict=True)
+    ]
+    lives = [_between(life) for life in _lives(other.by_process())]
+    rest = statistics.median(times) - sum(statistics.median(life[phase] for life in lives) for phase in _PHASES)
+    rows = ["", "   floor  native"]
+    for phase in ("before the clone", *_PHASES, "from the exit to the return"):
+        theirs = [life[phase] for life in lives if phase in life]
+        told = f"{1e6 * statistics.median(theirs):8.0f}" if theirs else " " * 8
+        if phase == "from the exit to the return":
+            told = f"{1e6 * rest:8.0f}"  # with what comes before the clone, which is next to nothing
+        rows.append(f"{told}{1e6 * statistics.median(life[phase] for life in native):8.0f}  {phase}")
+    whole = statistics.median(returned - began for began, returned in ours)
+    return "\n".join([*rows, f"{1e6 * statistics.median(times):8.0f}{1e6 * whole:8.0f}  the whole"])
+
+
+_PHASES = (
+    "clone, until the launcher is executed",
+    "launcher, until the command is executed",
+    "command, until its exit",
+)
+
+
+def _between(life: Sequence[float]) -> dict[str, float]:
+    return {phase: after - before for phase, before, after in zip(_PHASES, life, life[1:], strict=False)}
+
+
+def _lives(trace: Mapping[int, Sequence[_Event]]) -> Iterator[Sequence[float]]:
+    """Of each process that was cloned and executed two programs: when it did, and when it began to end."""
+    cloned = {
+        int(match[1]): event.moment
+        for events in trace.values()
+        for event in events
+        if event.kind == "sched_process_fork" and (match := re.search(r"child_pid=(\d+)", event.text))
+    }
+    for pid, events in sorted(trace.items(), key=lambda item: item[1][0].moment):
+        moments = [event.moment for event in events if event.kind != "sched_process_fork"]
+        if pid in cloned and len(moments) == 3:
+            yield cloned[pid], *moments
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -121,11 +121,12 @@ class NativeDriver(Driver):
         return compile(spec, id, self.host).plan()
 
     def create(self, request: CreateRequest) -> NativeHandle:
-        if request.born is not None and request.spawner is None:
-            kept = self._plans.find(request.spec, request.id, request.accounting)
-            if kept is not None and (handle := self._create_at_once(request, kept, request.born)) is not None:
+        kept = self._plans.find(request.spec, request.id, request.accounting)
+        if kept is not None and request.born is not None and request.spawner is None:
+            if (handle := self._create_at_once(request, kept, request.born)) is not None:
                 return handle
-        compiled = self._compile(request)
+            kept = None
+        compiled = kept if kept is not None and self._plans.fits(request.spec, kept) else self._compile(request)
         if compiled.profile:
             apparmor.check(compiled.profile)
         hooks = compiled.hooks

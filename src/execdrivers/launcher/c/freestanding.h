@@ -9,8 +9,12 @@
 void *memset(void *to, int byte, size_t n)
 {
     unsigned char *p = to;
+#if defined(__x86_64__)
+    __asm__ volatile("rep stosb" : "+D"(p), "+c"(n) : "a"(byte) : "memory");
+#else
     while (n--)
         *p++ = (unsigned char)byte;
+#endif
     return to;
 }
 

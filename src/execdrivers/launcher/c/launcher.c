@@ -307,7 +307,7 @@ static int map_plan(const unsigned char **plan, size_t *size)
     if (result < 0)
         return (int)result;
     *size = (size_t)st.st_size;
-    result = SYS6(__NR_mmap, 0, *size, PROT_READ, MAP_PRIVATE, fd, 0);
+    result = SYS6(__NR_mmap, 0, *size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
     if (result < 0 && result > -4096)
         return (int)result;
     *plan = (const unsigned char *)result;
