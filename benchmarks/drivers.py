@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import execdrivers
 from benchmarks.inprocess import in_process
 from benchmarks.sampling import Contender
 from benchmarks.scenario import Place
-from execdrivers import DEVNULL, ContainerSpec, Engine
+from execdrivers import DEVNULL, ContainerSpec, Engine, Stdio, pidfd
+from execdrivers.launcher import Launch, Prepared, spawn_launcher
 from execdrivers.registry import default_registry
+from execdrivers_native import host
+from execdrivers_native.compile import compile
 
-__all__ = ["contenders", "lacking", "phase", "run", "run_together"]
+__all__ = ["contenders", "lacking", "launches", "phase", "run", "run_together"]
 
 #: Driver → samples a round.
 _BATCHES = {"native": 40, "chroot": 40, "lxc": 10, "oci": 10}
@@ -46,6 +51,35 @@ def run(count: int, *, driver: str, rootfs: str) -> Iterator[float]:
             yield after - before
 
 
+def launches(count: int, *, rootfs: str) -> Iterator[float]:
+    """Seconds that each of ``count`` containers of the native driver takes by its launcher alone, by a ready plan."""
+    launch = _launcher(rootfs)
+    for turn in range(-_WARM_UP, count):
+        before = time.perf_counter()
+        launch()
+        after = time.perf_counter()
+        if turn >= 0:
+            yield after - before
+
+
+def _launcher(rootfs: str) -> Callable[[], None]:
+    """What launches a container by a plan that is ready: no engine, no driver, no record of it."""
+    plan = compile(ContainerSpec(["/bin/true"], rootfs=rootfs), "bare", host.look())
+    operations = Prepared(plan.operations)
+
+    def launch() -> None:
+        launch = Launch(operations)
+        child = spawn_launcher(launch, Stdio(0, 1, 2), flags=plan.clone_flags)
+        launch.say_go()
+        pidfd.wait(child.pidfd)
+        status = pidfd.wait_status(child.pidfd)
+        os.close(child.pidfd)
+        launch.close()
+        assert status == 0, status
+
+    return launch
+
+
 def phase(count: int, *, driver: str, rootfs: str, root: str, name: str) -> Iterator[float]:
     """Seconds of one phase of each of ``count`` containers: create, start, wait or delete; ``root`` is the store's."""
     spec = ContainerSpec(["/bin/true"], rootfs=rootfs)
@@ -62,16 +96,18 @@ def phase(count: int, *, driver: str, rootfs: str, root: str, name: str) -> Iter
                 yield times[name]
 
 
-def run_together(count: int, *, threads: int, each: int, rootfs: str) -> Iterator[float]:
+def run_together(count: int, *, threads: int, each: int, rootfs: str, bare: bool = False) -> Iterator[float]:
     """Seconds per container as so many threads start ``each`` containers of the native driver, one after the other.
 
-    ``count`` times: from the moment when all threads are let go to the end of the last.
+    ``count`` times: from the moment when all threads are let go to the end of the last. ``bare``: as in `launches`.
     """
+    whole = functools.partial(execdrivers.run, ["/bin/true"], rootfs=rootfs, driver="native", check=True)
+    start: Callable[[], object] = _launcher(rootfs) if bare else whole
 
     def work() -> None:
         gate.wait()
         for _ in range(each):
-            execdrivers.run(["/bin/true"], rootfs=rootfs, driver="native", check=True)
+            start()
 
     for turn in range(-1, count):
         gate = threading.Barrier(threads + 1)
