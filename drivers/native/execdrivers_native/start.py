@@ -58,6 +58,7 @@ class Start:
             keep_capabilities="user" in compiled.namespaces and not compiled.joined,
             more=self._descriptors,
             by=by,
+            beside=not self._made,  # else it has cpusets to follow
         )
         self._close_descriptors()
         handle.hold(child)

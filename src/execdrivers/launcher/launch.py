@@ -114,11 +114,14 @@ class Launch:
             self._open()
         return self._plan, self._theirs, self._image
 
+    def _make_plan(self) -> int:
+        plan = encode(self.operations)
+        return _checked(lib.ed_plan(plan, len(plan)), "launcher", "memfd")
+
     def _open(self) -> None:
-        plan, memfd = encode(self.operations), ("launcher", "memfd")
         try:
-            self._plan = _checked(lib.ed_plan(plan, len(plan)), *memfd)
-            self._image = _checked(lib.ed_launcher(), *memfd)
+            self._plan = self._make_plan()
+            self._image = _checked(lib.ed_launcher(), "launcher", "memfd")
             pair = ffi.new("int[2]")
             _checked(lib.ed_channel(pair), "launcher", "socketpair")
             self._control, self._theirs = pair[0], pair[1]
@@ -136,13 +139,16 @@ class Launch:
         more: Sequence[int] = (),
         beside: bool = False,
     ) -> Started:
-        """Start the launcher as a child of ours, without its plan, which `give` gives it. The arguments are those of
-        `spawn_launcher`. Raises `LaunchError`; what fails ``beside`` us `ready` raises."""
+        """Start the launcher as a child of ours; ``beside`` us without its plan, which `give` gives it. The arguments
+        are those of `spawn_launcher`. Raises what making the plan does, and `LaunchError`; what fails beside us `ready`
+        raises."""
         rest = ffi.new("int[]", more) if more else ffi.NULL
         begun = ffi.new("struct ed_begun *")
+        if not beside:
+            self._plan = self._make_plan()
         try:
             with _complete(stdio) as given:
-                room = given, rest, len(more), flags, cgroup, int(keep_capabilities), int(beside)
+                room = given, self._plan, rest, len(more), flags, cgroup, int(keep_capabilities), int(beside)
                 how = ffi.new("struct ed_begin *", room)
                 result = lib.ed_begin(how, begun)
         except BaseException:  # an interrupt, which Python notices as the call returns
@@ -151,6 +157,8 @@ class Launch:
                 pidfd.send_signal(begun.child.pidfd, signal.SIGKILL)
                 pidfd.reap(begun.child.pidfd)
             raise
+        finally:
+            self.started()
         if result < 0:
             raise clone_error(-result)
         self._control, self.pid = begun.control, begun.child.pid
@@ -359,7 +367,8 @@ def spawn_launcher(
         stdio, flags=flags, cgroup=cgroup, keep_capabilities=keep_capabilities, more=more, beside=beside
     )
     try:
-        launch.give()
+        if beside:
+            launch.give()
     except BaseException:
         launch.close()  # it gives up
         pidfd.reap(child.pidfd)

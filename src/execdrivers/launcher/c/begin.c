@@ -136,7 +136,7 @@ static int begin(const struct ed_begin *how, int theirs, int image, struct ed_ch
     int count = 0;
     for (; count < 3; count++)
         used->descriptors[count] = how->stdio[count];
-    used->descriptors[count++] = theirs; /* in place of a plan */
+    used->descriptors[count++] = how->plan < 0 ? theirs : how->plan; /* which is no file */
     used->descriptors[count++] = theirs;
     used->descriptors[count++] = image;
     for (int i = 0; i < how->more_count; i++)

@@ -45,6 +45,7 @@ int ed_spawn(const struct ed_spawn *how, struct ed_child *child);
 
 struct ed_begin {
     int stdio[3];
+    int plan;             /* or -1: it is given later (ed_give_plan) */
     const int *more;      /* become ED_LAUNCHER_FD + 1 … of the launcher */
     int more_count;
     uint64_t flags;       /* the rest is as in struct ed_spawn */
@@ -60,7 +61,7 @@ struct ed_begun {
     int control; /* our end of the launcher's socket, close-on-exec */
 };
 
-/* Start a launcher whose plan is given later (ed_give_plan). Returns 0, or -errno and nothing is left. */
+/* Start a launcher. Returns 0, or -errno and nothing is left. */
 int ed_begin(const struct ed_begin *how, struct ed_begun *begun);
 
 /* Returns 0 or -errno. */
