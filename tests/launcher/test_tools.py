@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from execdrivers import ContainerSpec, Stdio, pidfd
+from execdrivers import ContainerSpec, Engine, Stdio, pidfd
 from execdrivers.errors import CommandNotFound, LaunchError
 from execdrivers.launcher import LAUNCHER_PATH, Launch, Operation, Reaper, Started, operation, spawn
 from execdrivers.launcher.process import candidates, environment_list
@@ -216,3 +217,36 @@ def test_sweeping_while_sweeping(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not sweeper.is_alive()
     assert pidfd.start_time(left.pid) is None, "it was reaped"
     left.returncode = 0
+
+
+@pytest.mark.needs("root", "busybox")
+def test_what_has_become_of_the_next_launcher(engine: Engine, rootfs: Path) -> None:
+    """A program may close all descriptors that it does not know, and have others of their numbers; and it may fork."""
+
+    def runs() -> bool:
+        return engine.run(["true"], rootfs=rootfs, driver="native").returncode == 0
+
+    def spares() -> list[int]:
+        found = []
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                if os.readlink(f"/proc/self/fd/{name}").startswith("/memfd:execdrivers-launcher "):
+                    found.append(int(name))
+        return found
+
+    assert runs()
+    (spare,) = spares()
+    read, write = os.pipe()
+    os.dup2(write, spare)
+    assert runs()
+    assert os.write(spare, b"ours") == 4, "and it is not closed"
+    assert os.read(read, 4) == b"ours"
+    for fd in (read, write, spare):
+        os.close(fd)
+    pid = os.fork()
+    if pid == 0:
+        before = os.fstat(spares()[0]).st_ino
+        os._exit(0 if runs() and os.fstat(spares()[0]).st_ino != before else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert runs()
+    assert len(spares()) == 1

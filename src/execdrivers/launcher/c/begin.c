@@ -6,6 +6,7 @@
 #include "spawn.h"
 
 #include <stdbool.h>
+#include <sys/stat.h>
 
 #define BERTHS 16
 #define NEW_NAMESPACES                                                                                            \
@@ -156,31 +157,51 @@ int ed_launcher(void)
     return ed_memfd("execdrivers-launcher", ed_launcher_image, ed_launcher_size, 1);
 }
 
-/* The image of the next launch, made while the one before is on its way: a descriptor, and whose it is. */
-static int64_t spare = -1;
+/* The image of the next launch, made while the one before is on its way: a descriptor, whose it is, and what it is of, for
+ * a program may close all that it does not know, and open others. */
+static struct {
+    int fd;
+    pid_t pid;
+    dev_t device;
+    ino_t inode;
+} spare = {.fd = -1};
+static bool spare_in_use; /* who finds it so does without */
+
+static bool spare_is_there(void)
+{
+    struct stat found;
+    return spare.fd >= 0 && fstat(spare.fd, &found) == 0 && found.st_dev == spare.device &&
+           found.st_ino == spare.inode;
+}
 
 static int take_image(void)
 {
-    int64_t taken = __atomic_exchange_n(&spare, -1, __ATOMIC_ACQ_REL);
-    int fd = (int)(taken & 0x7fffffff);
-    if (taken >= 0 && taken >> 31 == getpid())
-        return fd;
-    if (taken >= 0)
-        close(fd); /* of whom we are a fork, and who may use it */
-    return ed_launcher();
+    int fd = -1;
+    if (!__atomic_test_and_set(&spare_in_use, __ATOMIC_ACQUIRE)) {
+        if (spare_is_there() && spare.pid == getpid())
+            fd = spare.fd;
+        else if (spare_is_there())
+            close(spare.fd); /* of whom we are a fork, and who uses it */
+        spare.fd = -1;
+        __atomic_clear(&spare_in_use, __ATOMIC_RELEASE);
+    }
+    return fd >= 0 ? fd : ed_launcher();
 }
 
 static void make_spare(void)
 {
-    int64_t nothing = -1;
-    if (__atomic_load_n(&spare, __ATOMIC_RELAXED) >= 0)
+    struct stat made;
+    if (__atomic_test_and_set(&spare_in_use, __ATOMIC_ACQUIRE))
         return;
-    int fd = ed_launcher();
-    if (fd < 0)
-        return;
-    int64_t made = (int64_t)getpid() << 31 | fd;
-    if (!__atomic_compare_exchange_n(&spare, &nothing, made, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+    int fd = spare.fd < 0 ? ed_launcher() : -1;
+    if (fd >= 0 && fstat(fd, &made) == 0) {
+        spare.fd = fd;
+        spare.pid = getpid();
+        spare.device = made.st_dev;
+        spare.inode = made.st_ino;
+    } else if (fd >= 0)
         close(fd);
+    __atomic_clear(&spare_in_use, __ATOMIC_RELEASE);
 }
 
 int ed_begin(const struct ed_begin *how, struct ed_begun *begun)
