@@ -20,10 +20,10 @@ __all__ = ["CREATE_HOOKS", "ENTERED", "MAPPED", "NativePlan"]
 
 #: Points at which the launcher waits: in namespaces that it has joined; in its user namespace, for its mappings.
 ENTERED, MAPPED = "entered", "mapped"
-#: With it the filter of system calls has a listener, which is the caller's.
-_LISTENER = "SECCOMP_FILTER_FLAG_NEW_LISTENER"
 #: And for the hooks prestart and create_runtime.
 CREATE_HOOKS = "create-hooks"
+#: With it the filter of system calls has a listener, which is the caller's.
+_LISTENER = "SECCOMP_FILTER_FLAG_NEW_LISTENER"
 
 
 @attrs.frozen

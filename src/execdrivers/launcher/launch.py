@@ -366,13 +366,13 @@ def spawn_launcher(
     child = launch.begin(
         stdio, flags=flags, cgroup=cgroup, keep_capabilities=keep_capabilities, more=more, beside=beside
     )
-    try:
-        if beside:
+    if beside:
+        try:
             launch.give()
-    except BaseException:
-        launch.close()  # it gives up
-        pidfd.reap(child.pidfd)
-        raise
+        except BaseException:
+            launch.close()  # it gives up
+            pidfd.reap(child.pidfd)
+            raise
     return child
 
 
