@@ -124,7 +124,8 @@ class CreateRequest:
     """All that `Driver.create` is given.
 
     ``directory`` is the container's own directory in the store: the driver may keep files below it; the engine removes
-    it after `Handle.delete`.
+    it after `Handle.delete`. What is given for it may be a function that makes it when it is first asked for, and
+    raises `StoreError` then.
 
     ``accounting``: what the container uses is to be counted from its birth, for `Handle.stats`, also where nothing is
     limited; as far as that can be had.
@@ -145,11 +146,16 @@ class CreateRequest:
     id: str
     spec: ContainerSpec
     stdio: Stdio
-    directory: str
+    _directory: str | Callable[[], str]
     accounting: bool = False
     intend: Callable[[Mapping[str, Any]], object] = lambda state: None
     spawner: Spawner | None = None
     born: Callable[[Handle], object] | None = None
+
+    @property
+    def directory(self) -> str:
+        """The container's own directory. Raises `StoreError` where it is made now, and cannot be."""
+        return self._directory if isinstance(self._directory, str) else self._directory()
 
 
 @attrs.frozen(kw_only=True)
@@ -267,6 +273,12 @@ class Handle(ProcessHandle):
     ``pid``, ``exit_fd``, ``terminal``, `signal` and `exit` are about its first process; `exit` comes before `delete`.
     `close` is called instead of `delete` where the container is to live on without this program.
     """
+
+    def identity(self) -> tuple[int, int] | None:
+        """Pid and start time (`execdrivers.pidfd.start_time`) of the first process; None when there is none."""
+        from execdrivers.record import identity
+
+        return identity(self.pid)
 
     @abc.abstractmethod
     def start(self) -> None:

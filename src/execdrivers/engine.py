@@ -18,11 +18,11 @@ from execdrivers.container import Container
 from execdrivers.driver import CreateRequest, Plan
 from execdrivers.errors import ContainerNotFound, InvalidState, SpecError, StoreError
 from execdrivers.process import OUTPUT_LIMIT, deadline_after
-from execdrivers.record import Record, Summary, identity, own_process
+from execdrivers.record import Record, Summary, own_process, spec_data
 from execdrivers.registry import Registry, default_registry
 from execdrivers.spec import ContainerSpec
 from execdrivers.stdio import Input, Output, connect
-from execdrivers.store import Store
+from execdrivers.store import Store, free_id
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from execdrivers.garbage import Garbage
     from execdrivers.monitor import LogOptions
     from execdrivers.spec import SpecFields
+    from execdrivers.store import Entry
 
     class RunOptions(SpecFields, total=False):
         """The keywords of `Engine.run`."""
@@ -369,37 +370,49 @@ class Engine:
             wiring = connect_detached(stdin, stdout, stderr, tty=spec.tty)
         else:
             wiring = connect(stdin, stdout, stderr, tty=spec.tty)
-        standby = entry = held = handle = None
+        standby = held = handle = None
+        entry: Entry | None = None
+        id = free_id() if name is None else name
+        record = Record(id=id)
+
+        def reserved() -> Entry:
+            nonlocal entry
+            if entry is None:
+                entry = self._store.reserve(id, free=name is None)
+                record.driver, record.owner = chosen.name, own_process()
+                record.detached, record.remove = detach, remove
+            return entry
+
         try:
             held = guard.hold(self.root)
-            entry = self._store.reserve(name)
-            record = Record(id=entry.id, driver=chosen.name, owner=own_process(), detached=detach, remove=remove)
+            if name is not None or not transient:  # else nobody else knows the name, and there is time for that later
+                reserved()
             if detach:
                 standby = Standby.start(log)
                 record.monitor = standby.identity
 
             def intend(state: Mapping[str, Any]) -> None:
                 record.handle = state
-                entry.write(record)
+                reserved().write(record)
 
             def born(handle: Handle) -> None:
                 record.created_at = time.time()
                 record.started_at = record.created_at if transient else None
-                record.spec = spec.to_dict()
+                record.spec = spec_data(spec)
                 # For others a transient one runs from the start: that saves a second write.
                 record.status = "running" if transient else "created"
-                record.process = identity(handle.pid)
+                record.process = handle.identity()
                 record.handle = handle.state()
                 record.guarantees = handle.guarantees()
                 record.stdio = wiring.kinds
                 record.accounting = request.accounting
-                entry.write(record)
+                reserved().write(record)
 
             request = CreateRequest(
-                id=entry.id,
+                id=id,
                 spec=spec,
                 stdio=wiring.stdio,
-                directory=entry.path,
+                directory=lambda: reserved().path,
                 # Who looks at it later must find all that it has used.
                 accounting=accounting or detach,
                 intend=intend,
@@ -430,9 +443,9 @@ class Engine:
         }  # fmt: skip
         container: Container
         if standby is not None:
-            container = Detached(registry, entry, record, standby=standby, **options)
+            container = Detached(registry, reserved(), record, standby=standby, **options)
         else:
-            container = Container(registry, entry, record, transient=transient, keep=keep, **options)
+            container = Container(registry, reserved(), record, transient=transient, keep=keep, **options)
         container._created()
         if not self._remember(container) and not keep:
             container.delete(force=True)

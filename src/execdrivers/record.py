@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from functools import lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import attrs
@@ -12,18 +14,26 @@ import attrs
 from execdrivers import pidfd
 from execdrivers.errors import StoreError
 from execdrivers.exit import Exit
+from execdrivers.frozen import FrozenDict
 
 if TYPE_CHECKING:
     from execdrivers.spec import ContainerSpec
 
-__all__ = ["Record", "State", "Summary", "identity", "own_process"]
+__all__ = ["Record", "State", "Summary", "identity", "own_process", "spec_data"]
 
 State = Literal["creating", "created", "running", "paused", "stopped"]
 
 #: Of the layout; a program refuses records of a later one. 2 has ``detached``, ``monitor``, ``remove``.
 LAYOUT = 2
 
+
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+@lru_cache(maxsize=16)
+def spec_data(spec: ContainerSpec) -> Mapping[str, Any]:
+    """``spec.to_dict()``, for the records of all that run it."""
+    return FrozenDict(spec.to_dict())
 
 
 @attrs.define(kw_only=True)
@@ -82,7 +92,7 @@ class Record:
 
     def to_json(self) -> bytes:
         """Compact JSON."""
-        data = {key: value for key in _FIELDS if (value := getattr(self, key)) is not None}
+        data = {key: value for key, value in zip(_FIELDS, _values(self), strict=True) if value is not None}
         return _encode({"layout": LAYOUT, **data}).encode("ascii")
 
     @classmethod
@@ -155,6 +165,7 @@ _SOUND: Mapping[str, Callable[[Any], bool]] = {
 }
 
 _FIELDS = tuple(item.name for item in attrs.fields(Record))
+_values = attrgetter(*_FIELDS)
 
 
 @attrs.frozen(kw_only=True)

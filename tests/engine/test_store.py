@@ -19,7 +19,7 @@ import pytest
 
 from execdrivers import ContainerExists, ContainerNotFound, Engine, InvalidState, StoreError, pidfd
 from execdrivers.record import Record, own_process
-from execdrivers.store import Entry, Store, default_root
+from execdrivers.store import Entry, Store, default_root, free_id
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_an_id_is_reserved_once(store):
     assert store.open("a").read().status == "creating"
     entry.remove()
     store.reserve("a").remove()
-    made = {store.reserve(None).id for _ in range(50)}
+    made = {store.reserve(free_id(), free=True).id for _ in range(50)}
     assert len(made) == 50
 
 
@@ -467,3 +467,96 @@ def test_what_cannot_be_opened_is_listed_by_its_name(store, registry, root, monk
     monkeypatch.setattr("execdrivers.store.Entry", refuse)
     (only,) = Engine(root, registry=registry).list()
     assert (only.id, only.error.errno) == ("a", errno.EACCES)
+
+
+def free(store: Store) -> Entry:
+    return store.reserve(free_id(), free=True)
+
+
+def spares(store: Store) -> list[str]:
+    return sorted(name for name in os.listdir(store.root) if name.startswith(".spare"))
+
+
+def test_a_directory_is_used_again(store):
+    """But never under a name that somebody may still have a hold on."""
+    first = free(store)
+    inode = os.fstat(first.fileno()).st_ino
+    first.write(Record(id=first.id, driver="host", status="running"))
+    first.remove()
+    first.close()
+    assert spares(store) == [".spare0"] and list(store.list()) == []
+    second = free(store)
+    assert os.fstat(second.fileno()).st_ino == inode and second.id != first.id
+    assert os.listdir(second.fileno()) == [] and spares(store) == []
+    second.remove()
+    second.close()
+
+
+def test_a_directory_with_a_name_of_its_own_is_not_used_again(store):
+    entry = store.reserve("web")
+    entry.remove()
+    entry.close()
+    assert os.listdir(store.root) == []
+
+
+@pytest.mark.parametrize("spoil", ["file", "mode"])
+def test_only_what_is_as_it_was_made_is_put_aside(store, spoil):
+    entry = free(store)
+    path = Path(entry.path)
+    if spoil == "file":
+        (path / "left").write_text("by a driver")
+    else:
+        path.chmod(0o755)
+    entry.remove()
+    entry.close()
+    assert os.listdir(store.root) == []
+
+
+def test_who_holds_the_old_entry_has_nothing_of_the_new_one(store):
+    old = free(store)
+    old.write(Record(id=old.id, driver="host", status="running"))
+    held, read = store.open(old.id), store.open(old.id)
+    assert read.read().status == "running"
+    old.remove()
+    old.close()
+    new = free(store)
+    new.write(Record(id=new.id, driver="host", status="running"))
+    new._unlock()
+    with held:
+        assert held.gone and not held.replaced
+    for entry in (held, read):
+        with pytest.raises(ContainerNotFound):
+            entry.read()
+        entry.remove()
+        entry.close()
+    assert [record.id for record in store.list()] == [new.id]
+    new.remove()
+    new.close()
+
+
+def test_as_many_are_put_aside_as_are_used_at_a_time(store):
+    for _ in range(2):
+        entries = [free(store) for _ in range(11)]
+        for entry in entries:
+            entry.remove()
+            entry.close()
+        assert spares(store) == [f".spare{number}" for number in range(8)]
+
+
+def test_programs_share_what_is_put_aside(store):
+    """Who finds that another has taken it makes one, and who puts one where one is replaces that."""
+    other = Store(store.root)
+    for one in (store, other, store):
+        entry = free(one)
+        entry.remove()
+        entry.close()
+    os.rmdir(f"{store.root}/.spare0")
+    entry = free(store)
+    assert store.open(entry.id)
+    Path(store.root, ".spare0").write_text("in the way")
+    entry.remove()
+    entry.close()
+    assert os.listdir(store.root) == [".spare0"]
+    entry = free(store)
+    entry.remove()
+    entry.close()

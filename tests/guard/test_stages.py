@@ -41,7 +41,7 @@ BEFORE = {
     "intended": "execdrivers.cgroups.create = die",
     "cgroups made": "Start.spawn = die",
     "launched": "Launch.ready = die",
-    "made": "execdrivers.engine.identity = die",
+    "made": "execdrivers.engine.spec_data = die",
     "recorded": "Announcer.note = die",
     "created": "make('a'); die()",
 }
