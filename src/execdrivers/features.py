@@ -8,6 +8,7 @@ exception is ``namespace.host.*``, since a program may need what it shares with 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -274,6 +275,7 @@ _SPEC: dict[str, _Rule] = {
 }
 
 
+@lru_cache(maxsize=16)
 def required(spec: ContainerSpec) -> Mapping[str, str]:
     """The features a driver needs for the spec, each with the first field that asks for it."""
     result: dict[str, str] = {}

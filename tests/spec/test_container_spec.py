@@ -441,3 +441,38 @@ class TestDefaults:
             "TERM": "xterm",
         }
         assert defaults.environment(ContainerSpec(["x"], env={"A": "1"}, default_env=False), "/", "box") == {"A": "1"}
+
+
+def test_what_is_built_again_is_the_same_spec() -> None:
+    """Plain arguments alone decide what comes of them."""
+    fields: dict[str, Any] = {"rootfs": "/r", "hostname": "web", "memory": "64M", "init": True, "cpus": 1.5}
+    once = ContainerSpec.build(["true", "x"], **fields)
+    assert ContainerSpec.build(("true", "x"), **fields) is once
+    assert once == ContainerSpec(["true", "x"], rootfs="/r", hostname="web", init=True, resources=once.resources)
+
+
+def test_what_only_looks_the_same_is_built_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for directory in ("a", "b"):  # what a relative path is depends on where one is
+        (tmp_path / directory).mkdir()
+        monkeypatch.chdir(tmp_path / directory)
+        assert ContainerSpec.build(["true"], rootfs="r").rootfs == str(tmp_path / directory / "r")
+    assert ContainerSpec.build(["true"], init=True).init is True
+    with pytest.raises(SpecError, match="init"):  # 1 == True, and their hashes are the same
+        ContainerSpec.build(["true"], init=1)  # type: ignore[typeddict-item]
+    env = {"A": "1"}
+    before = ContainerSpec.build(["true"], env=env)
+    env["A"] = "2"
+    assert ContainerSpec.build(["true"], env=env).env == {"A": "2"} and before.env == {"A": "1"}
+
+    class Own(ContainerSpec):
+        pass
+
+    assert type(Own.build(["true"])) is Own and type(ContainerSpec.build(["true"])) is ContainerSpec
+
+
+def test_a_spec_that_was_hashed_is_pickled_without_its_hash() -> None:
+    """Which is another in another program."""
+    spec = ContainerSpec.build(["true"], env={"A": "1"})
+    hash(spec)
+    again = pickle.loads(pickle.dumps(spec))
+    assert again == spec and not hasattr(again, "_hash") and hash(again) == hash(spec)

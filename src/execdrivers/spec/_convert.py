@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 import attrs
 
 from execdrivers.errors import SpecError
+from execdrivers.frozen import FrozenDict as FrozenDict
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -48,23 +49,6 @@ UINT32 = 2**32 - 1
 MAX_ID = 2**32 - 2
 
 
-class FrozenDict(dict[K, V]):
-    """A dict that cannot change and hashes by its items; equal to a dict of the same items."""
-
-    __slots__ = ()
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(frozenset(self.items()))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return FrozenDict, (dict(self),)
-
-    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError("a spec cannot be changed; make another with replace()")
-
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
-
-
 #: The default of all mapping fields.
 EMPTY: FrozenDict[Any, Any] = FrozenDict()
 
@@ -75,7 +59,8 @@ class Value:
     None means "not given" for every field. Classes state what concerns several fields in `_check`.
     """
 
-    __slots__ = ()
+    __slots__ = ("_hash",)
+    _hash: int
 
     def __attrs_post_init__(self) -> None:
         fields, values = _table(type(self))
@@ -129,7 +114,12 @@ class Value:
         return values(self) == values(other)
 
     def __hash__(self) -> int:
-        return hash((type(self), _table(type(self))[1](self)))
+        try:
+            return self._hash
+        except AttributeError:
+            made = hash((type(self), _table(type(self))[1](self)))
+            object.__setattr__(self, "_hash", made)
+            return made
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.given())})"

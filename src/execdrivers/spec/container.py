@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
@@ -112,6 +112,32 @@ def _personality(value: str) -> str:
 
 
 _PROPAGATION = [f"{r}{kind}" for r in ("", "r") for kind in ("shared", "slave", "private", "unbindable")]
+
+
+#: What was built of plain arguments, or of a spec by plain changes: who runs one command again builds it once.
+_built: dict[tuple[Any, ...], ContainerSpec] = {}
+#: Specs in it; when there are so many, all go.
+_MOST = 64
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
+def _keep(key: tuple[Any, ...], made: ContainerSpec) -> ContainerSpec:
+    if len(_built) >= _MOST:
+        _built.clear()
+    _built[key] = made
+    return made
+
+
+def _key(args: object, fields: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """Arguments of `ContainerSpec.build`, or `replace`, as a key, where they alone decide what comes of them."""
+    if type(args) not in (list, tuple) or any(type(word) is not str for word in cast("list[object]", args)):
+        return None
+    key: list[Any] = [tuple(cast("list[str]", args))]
+    for field_name, value in fields.items():
+        if type(value) not in _PLAIN or (field_name == "rootfs" and value and str(value)[0] != "/"):
+            return None
+        key.append((field_name, type(value), value))  # for True is 1
+    return tuple(key)
 
 
 # The only field that may be given by position; of its own class because kw_only concerns all fields of one.
@@ -253,6 +279,15 @@ class ContainerSpec(_Command):
 
         A relative ``rootfs`` is taken from the current directory.
         """
+        key = _key(args, fields) if cls is ContainerSpec else None
+        if key is None:
+            return cls._build(args, fields)
+        if (made := _built.get(key)) is None:
+            made = _keep(key, cls._build(args, fields))
+        return made  # type: ignore[return-value]
+
+    @classmethod
+    def _build(cls, args: Iterable[str | bytes | os.PathLike[str]], fields: Mapping[str, Any]) -> Self:
         own: dict[str, Any] = {}
         limits: dict[str, Any] = {}
         for key, value in fields.items():
@@ -272,6 +307,15 @@ class ContainerSpec(_Command):
 
     def replace(self, **changes: Any) -> Self:
         """The same spec with some fields changed, checked anew."""
+        key = _key(changes.get("args", ()), {name: value for name, value in changes.items() if name != "args"})
+        if key is None:
+            return self._replaced(changes)
+        key = (self, "args" in changes, *key)
+        if (made := _built.get(key)) is None:
+            made = _keep(key, self._replaced(changes))
+        return made  # type: ignore[return-value]
+
+    def _replaced(self, changes: Mapping[str, Any]) -> Self:
         for key in changes:
             if key not in _OWN and key != "args":
                 raise SpecError(key, changes[key], "is not a field of ContainerSpec", nearest(key, _OWN))
