@@ -25,6 +25,8 @@ LAUNCHER = [
     "launcher.c", "paths.c", "mounts.c", "copy.c", "system.c", "process.c", "attributes.c", "apparmor.c", "landlock.c",
     "seccomp.c", "hooks.c", "exec.c",
 ]  # fmt: skip
+#: What runs in the calling program; begin.c comes with the launcher's bytes, which it starts.
+CALLER = ["spawn.c", "network.c", "request.c", "trees.c", "devices.c", "guarded.c"]
 #: The program that has the containers of another end with it.
 GUARD = ["guard.c"]
 #: The program that stands by a container which outlives its maker.
@@ -55,7 +57,7 @@ enum ed_op {
     ...
 };
 enum ed_kind { ED_READY, ED_STARTED, ED_EXITED, ED_FAILED, ED_GO, ED_CHANNEL, ED_REAPED, ED_SYNC, ED_ENTERED,
-    ED_LISTENER, ED_PLAN, ... };
+    ED_LISTENER, ED_PLAN, ED_NETWORK, ... };
 #define ED_NO_STEP ...
 struct ed_message { uint32_t kind; uint32_t step; int32_t error; char detail[244]; };
 struct ed_child { int pid; int pidfd; };
@@ -93,11 +95,12 @@ struct ed_begin {
     int stdio[3]; int plan; const int *more; int more_count; uint64_t flags; int cgroup; int keep_capabilities;
     int beside;
 };
-struct ed_begun { struct ed_child child; int control; };
+struct ed_begun { struct ed_child child; int control; uint64_t started; };
 int ed_begin(const struct ed_begin *how, struct ed_begun *begun);
 int ed_launcher(void);
 int ed_plan(const unsigned char *plan, size_t size);
-int ed_give_plan(int control, const unsigned char *plan, size_t size);
+int ed_give_plan(int control, const unsigned char *plan, size_t size, int network);
+int ed_give_network(int control);
 int ed_go(int control);
 int ed_reply(int control, struct ed_reply *reply, int *fd);
 int ed_request(int control, uint32_t kind, const int *fds, int count, struct ed_reply *reply, int *fd);
@@ -136,7 +139,7 @@ def make_builder() -> FFI:
     builder.cdef(CDEF)
     builder.set_source(
         "execdrivers.launcher._launcher",
-        '#include "spawn.c"\n#include "request.c"\n#include "trees.c"\n#include "devices.c"\n#include "guarded.c"\n'
+        "".join(f'#include "{name}"\n' for name in CALLER)
         + embedded("launcher", LAUNCHER)
         + '#include "begin.c"\n'
         + embedded("monitor", MONITOR)

@@ -30,7 +30,7 @@ from execdrivers.launcher import (
 from execdrivers.launcher.ids import map_lines
 from execdrivers.launcher.operations import MAX_DESCRIPTORS
 from execdrivers.launcher.trees import Tree
-from execdrivers.spec import Hooks, Mount
+from execdrivers.spec import FrozenDict, Hooks, Mount
 from execdrivers_native import ids, namespaces, rootfs
 from execdrivers_native.host import Host
 from execdrivers_native.plan import CREATE_HOOKS, ENTERED, MAPPED, NativePlan
@@ -60,6 +60,8 @@ _MAPPED_LAYERS = (5, 19)
 #: The launcher's first descriptor for whatever else it is given.
 _FIRST_DESCRIPTOR = 6
 _NO_HOOKS = Hooks()
+#: File systems that show nothing of the network namespace they are mounted in.
+_NO_NETWORK = frozenset({"proc", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"})
 
 
 def compile(
@@ -157,6 +159,7 @@ class _Compiler:
         lists = [c for c in self.cgroups if c.version == 1 and "devices" in c.controllers and not self.confined]
         rooted = ("cgroup",) if lists and "cgroup" in late else ()
         soon = tuple(name for name in late if name not in rooted)
+        inside, with_network = self._contents()
         operations = [
             *self._enter(early),
             *self._identity_maps(),
@@ -168,15 +171,12 @@ class _Compiler:
             *self._root_of_namespace(),
             operation("session"),
             *self._names(),
-            *self._sysctls(),
-            *self._root(),
-            *self._file_systems(),
-            *self._create_hooks(),
-            *self._hidden_paths(),
+            *inside,
             *self._join_cgroups(lists),
             *([operation("unshare", rooted)] if rooted else []),
             *confine(self.profile, self.spec.selinux_label),
             operation("pivot"),
+            *with_network,
             *self._root_propagation(),
             *process(self.spec, self.user, self.id, self.host, confined=self.confined, groups=self.groups),
         ]
@@ -264,8 +264,6 @@ class _Compiler:
             yield operation("hostname", self.spec.hostname or self.id[:63])
             if self.spec.domainname:
                 yield operation("domainname", self.spec.domainname)
-        if "network" in self.namespaces:
-            yield operation("loopback")
 
     def _sysctls(self) -> Iterator[Operation]:
         # /proc/sys shows the writer's own namespaces, so the host's /proc, which nobody can have swapped, will do.
@@ -273,6 +271,22 @@ class _Compiler:
             yield operation("write", "/proc/sys/" + name.replace(".", "/"), value)
 
     # --- the file system
+
+    def _contents(self) -> tuple[Sequence[Operation], Sequence[Operation]]:
+        """All that is found in it: what is made before its root is, and what afterwards, where nothing of the host's is
+        needed any more. That is what shows its network, which the caller may be at work on until then."""
+        made = [*self._sysctls(), *self._root(), *self._file_systems()]
+        hooks, hidden = list(self._create_hooks()), list(self._hidden_paths())
+        network = [operation("loopback")] if "network" in self.namespaces else []
+        others = [item for item in hidden if item.name == "mask" and not item.args[0].startswith(("/proc/", "/sys/"))]
+        # Which may need the network, or the host; and who is in a user namespace must see the host's sysfs still.
+        if not network or hooks or others or self.spec.mounts or self.spec.sysctls or self.confined:
+            return [*network, *made, *hooks, *hidden], []
+        early = [item for item in hidden if item.args[0].startswith("/proc/")]
+        shows = [item for item in made if item.name == "mount" and item.args[0] not in _NO_NETWORK]
+        before = [item for item in made if item not in shows]
+        after = [item for item in hidden if item not in early]
+        return [*before, *early], [*network, *shows, *after]
 
     def _root(self) -> Iterator[Operation]:
         spec = self.spec
@@ -454,21 +468,23 @@ class _Compiler:
     def _guarantees(self) -> Mapping[str, Any]:
         spec = self.spec
         caps = self.capabilities
-        return {
-            "namespaces": sorted(self.namespaces),
-            "joined": dict(self.joined),
-            **ids.told(self.maps),
-            "time_offsets": {clock: offset.to_dict() for clock, offset in spec.time_offsets.items()},
-            "user": f"{self.user.uid}:{self.user.gid}",
-            "rootless": self.rootless,
-            "capabilities": sorted(caps.bounding),
-            "no_new_privileges": spec.no_new_privileges is not False,
-            "readonly_root": bool(spec.readonly) or (spec.rootfs is None and not spec.ephemeral),
-            "seccomp": seccomp.origin(spec),
-            "apparmor": self.profile or inherited_profile(self.host),
-            "selinux": self.spec.selinux_label,
-            "landlock": landlock_guarantee(spec.landlock),
-            "devices": [str(rule) for rule in self.devices] or None,
-            "cgroups": {f"{c.path}/{name}": value for c in self.cgroups for name, value in c.written().items()},
-            "rlimits": {name: [limit.soft, limit.hard] for name, limit in spec.rlimits.items()},
-        }
+        return FrozenDict(
+            {
+                "namespaces": sorted(self.namespaces),
+                "joined": dict(self.joined),
+                **ids.told(self.maps),
+                "time_offsets": {clock: offset.to_dict() for clock, offset in spec.time_offsets.items()},
+                "user": f"{self.user.uid}:{self.user.gid}",
+                "rootless": self.rootless,
+                "capabilities": sorted(caps.bounding),
+                "no_new_privileges": spec.no_new_privileges is not False,
+                "readonly_root": bool(spec.readonly) or (spec.rootfs is None and not spec.ephemeral),
+                "seccomp": seccomp.origin(spec),
+                "apparmor": self.profile or inherited_profile(self.host),
+                "selinux": self.spec.selinux_label,
+                "landlock": landlock_guarantee(spec.landlock),
+                "devices": [str(rule) for rule in self.devices] or None,
+                "cgroups": {f"{c.path}/{name}": value for c in self.cgroups for name, value in c.written().items()},
+                "rlimits": {name: [limit.soft, limit.hard] for name, limit in spec.rlimits.items()},
+            }
+        )

@@ -14,7 +14,7 @@ from execdrivers.launcher import landlock_features
 from execdrivers_native import host, ids
 from execdrivers_native.compile import NativePlan, compile
 from execdrivers_native.handle import NativeHandle
-from execdrivers_native.kept import KeptPlans
+from execdrivers_native.kept import KeptPlan, KeptPlans
 from execdrivers_native.start import Start
 
 if TYPE_CHECKING:
@@ -58,6 +58,11 @@ class NativeDriver(Driver):
     def host(self) -> host.Host:
         """Facts of the host, looked up at first use."""
         return host.look()
+
+    @cached_property
+    def _under_way(self) -> list[CreateRequest]:
+        """Those whose launchers have not got all that they need."""
+        return []
 
     @cached_property
     def _plans(self) -> KeptPlans:
@@ -121,12 +126,13 @@ class NativeDriver(Driver):
         return compile(spec, id, self.host).plan()
 
     def create(self, request: CreateRequest) -> NativeHandle:
-        kept = self._plans.find(request.spec, request.id, request.accounting)
+        kept = self._plans.find(request.spec, request.accounting)
         if kept is not None and request.born is not None and request.spawner is None:
             if (handle := self._create_at_once(request, kept, request.born)) is not None:
                 return handle
             kept = None
-        compiled = kept if kept is not None and self._plans.fits(request.spec, kept) else self._compile(request)
+        fits = kept is not None and self._plans.fits(request.spec, kept)
+        compiled = kept.named(request.id) if kept is not None and fits else self._compile(request)
         if compiled.profile:
             apparmor.check(compiled.profile)
         hooks = compiled.hooks
@@ -162,26 +168,39 @@ class NativeDriver(Driver):
         return handle
 
     def _create_at_once(
-        self, request: CreateRequest, plan: NativePlan, born: Callable[[Handle], object]
+        self, request: CreateRequest, kept: KeptPlan, born: Callable[[Handle], object]
     ) -> NativeHandle | None:
-        """By a plan that was kept, which a launcher gets that was started before; None: it does not fit any more."""
-        start = self._start(request, plan, ())
-        child = start.begin(request.stdio)
-        handle = self._handle(request, plan, start=start)
+        """By a plan that was kept, which a launcher gets that was started before; None: it does not fit any more.
+
+        What the launcher needs comes first, all else while it is at work.
+        """
+        start = Start(kept.plan, (), operations=lambda: kept.operations(request.id))
+        # Where others are at it, too, the other processors are busy, and what is done for this one here is done later.
+        alone = not self._under_way
+        self._under_way.append(request)
         try:
-            handle.hold(child)
-            if plan.profile:
-                apparmor.check(plan.profile)
-            if not self._plans.fits(request.spec, plan):
-                handle.delete()
-                return None
-            start.launch.give()
-            born(handle)
-            handle.go_when_ready()
+            return self._begin_and_give(request, kept, born, start, alone)
+        finally:
+            self._under_way.remove(request)
+
+    def _begin_and_give(
+        self, request: CreateRequest, kept: KeptPlan, born: Callable[[Handle], object], start: Start, alone: bool
+    ) -> NativeHandle | None:
+        child = start.begin(request.stdio, lend=alone)
+        try:
+            if self._plans.fits(request.spec, kept) and start.give(kept.encoded(request.id)):
+                handle = self._handle(request, kept.plan, start=start)
+                handle.hold(child)
+                if kept.plan.profile:
+                    apparmor.check(kept.plan.profile)
+                born(handle)
+                handle.go_when_ready()
+                return handle
         except BaseException:
-            handle.delete()
+            start.abandon(child)
             raise
-        return handle
+        start.abandon(child)
+        return None
 
     def _compile(self, request: CreateRequest) -> NativePlan:
         spec, id, accounting = request.spec, request.id, request.accounting

@@ -88,13 +88,13 @@ class NativeHandle(Handle):
             pidfd.wait(self.exit_fd)
             pidfd.wait_status(self.exit_fd)
             os.close(self.exit_fd)
-        self.pid, self.exit_fd = child
-        self._identity = [child.pid, pidfd.start_time(child.pid)]
+        self.pid, self.exit_fd, started = child
+        self._identity = [child.pid, pidfd.start_time(child.pid) if started is None else started]
 
     def hold_inside(self, first: Started) -> None:
         """Take hold of the first process, whose parent, which we hold already, stays outside and ends as it does."""
         self._outside = {"pid": self._identity[0], "start_time": self._identity[1]}
-        self.pid, self._inside = first
+        self.pid, self._inside, _ = first
         self._identity = [first.pid, pidfd.start_time(first.pid)]
 
     def find(self, state: Mapping[str, Any]) -> None:
@@ -303,6 +303,10 @@ class NativeHandle(Handle):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._later)
 
+    def identity(self) -> tuple[int, int] | None:
+        pid, started = self._identity
+        return None if self.pid is None or pid is None or started is None else (pid, started)
+
     def state(self) -> Mapping[str, Any]:
         return {
             "pid": self._identity[0],
@@ -311,7 +315,7 @@ class NativeHandle(Handle):
             "cgroups": [attrs.asdict(cgroup) for cgroup in self._made],
             "cgroups_path": self._cgroups_path,
             "nodes": list(self._nodes),
-            "guarantees": dict(self._guarantees),
+            "guarantees": self._guarantees,
             "poststop": self._poststop,
         }
 

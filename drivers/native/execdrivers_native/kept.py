@@ -6,12 +6,14 @@ have nothing else to do with the file system or with the container's id, but for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import attrs
 
-from execdrivers.launcher import Operation, Prepared, operation
+from execdrivers.launcher import Operation, Prepared, encode, operation
 from execdrivers.spec import ContainerSpec
 from execdrivers.users import User
 from execdrivers_native import rootfs
@@ -20,10 +22,56 @@ from execdrivers_native.plan import NativePlan
 from execdrivers_native.process import further_process, wanted_user
 from execdrivers_native.rootfs import resolve_user
 
-__all__ = ["KeptExecution", "KeptPlans"]
+__all__ = ["KeptExecution", "KeptPlan", "KeptPlans"]
 
 #: Plans; when there are so many, all go: whoever makes a new spec for every container needs none of them again.
 _MOST = 64
+
+
+class KeptPlan:
+    """One of them, for containers of any id."""
+
+    def __init__(self, plan: NativePlan, spec: ContainerSpec, id: str) -> None:
+        """``id`` is that of the container for which it was compiled."""
+        self.plan = plan
+        #: Of the root that it was found to fit, where that tells of all changes.
+        self.trace: rootfs.Trace | None = None
+        #: Where the id is in it, unless the spec gives the hostname.
+        self._hostname: int | None = None
+        self._variable: int | None = None
+        if not spec.hostname:
+            own = operation("hostname", id[:63])
+            self._hostname = plan.operations.index(own) if own in plan.operations else None
+            environment = plan.operations[-1].args[-1]
+            variable = f"HOSTNAME={id}"
+            self._variable = environment.index(variable) if variable in environment else None
+
+    def operations(self, id: str) -> tuple[Operation, ...]:
+        """Those for the container of that id."""
+        operations = list(self.plan.operations)
+        if self._variable is not None:
+            execution = operations[-1]
+            *rest, environment = execution.args
+            own = (*environment[: self._variable], f"HOSTNAME={id}", *environment[self._variable + 1 :])
+            operations[-1] = operation(execution.name, *rest, own)
+        if self._hostname is not None:
+            operations[self._hostname] = operation("hostname", id[:63])
+        return tuple(operations)
+
+    def encoded(self, id: str) -> bytes:
+        """`operations`, encoded."""
+        length, pieces = self._encoded
+        return id.encode().join(pieces) if len(id) == length and id.isascii() else encode(self.operations(id))
+
+    @cached_property
+    def _encoded(self) -> tuple[int, Sequence[bytes]]:
+        """What comes before, between and behind ids of that length, which those have that nobody has chosen."""
+        unique = os.urandom(6).hex()
+        return len(unique), encode(self.operations(unique)).split(unique.encode())
+
+    def named(self, id: str) -> NativePlan:
+        """The plan for the container of that id."""
+        return attrs.evolve(self.plan, operations=self.operations(id))
 
 
 class KeptPlans:
@@ -31,62 +79,65 @@ class KeptPlans:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._plans: dict[tuple[ContainerSpec, bool], tuple[str, NativePlan]] = {}
+        self._plans: dict[tuple[ContainerSpec, bool], KeptPlan] = {}
 
-    def find(self, spec: ContainerSpec, id: str, accounting: bool) -> NativePlan | None:
+    def find(self, spec: ContainerSpec, accounting: bool) -> KeptPlan | None:
         """The plan for a spec, unless none is kept. It is good if it still `fits`."""
-        kept = self._plans.get((spec, accounting))
-        if kept is None:
-            return None
-        before, plan = kept
-        return plan if spec.hostname else _renamed(plan, before, id)
+        return self._plans.get((spec, accounting))
 
-    def fits(self, spec: ContainerSpec, plan: NativePlan) -> bool:
+    def fits(self, spec: ContainerSpec, kept: KeptPlan) -> bool:
         """Whether the container's root says to the spec what the plan was compiled for. Raises `SpecError`."""
+        now = _trace(spec)
+        if now is not None and kept.trace is not None and now.files == kept.trace.files:
+            return True
         found = rootfs.look(spec, wanted_user(spec, self._host))
         rootfs.check(spec, found.mounts)
-        return found == plan.found
+        if found != kept.plan.found:
+            return False
+        if now is not None:
+            kept.trace = now if rootfs.tells_all(now, spec.rootfs or "/", found.mounts) else None
+        return True
 
     def keep(self, spec: ContainerSpec, id: str, accounting: bool, plan: NativePlan) -> None:
         """Keep it, if it is one that can be, for who asks next for such a spec."""
         if _keeps(spec, plan):
             if len(self._plans) >= _MOST:
                 self._plans.clear()
-            self._plans[spec, accounting] = id, plan
+            self._plans[spec, accounting] = KeptPlan(plan, spec, id)
 
 
 class KeptExecution:
     """The plan of the process that was last executed in a container: many who execute one execute the same again."""
 
     def __init__(self) -> None:
-        self._last: tuple[ContainerSpec, User, Prepared] | None = None
+        self._last: tuple[ContainerSpec, User, Prepared, rootfs.Trace | None] | None = None
 
     def compile(self, spec: ContainerSpec, id: str, host: Host, guarantees: Mapping[str, Any]) -> tuple[Operation, ...]:
         """As `compile_exec`, with the user that the container's root has now."""
-        user, last = resolve_user(spec, wanted_user(spec, host)), self._last
-        if last is not None and last[1] == user and last[0] == spec:
+        now, last = _trace(spec), self._last
+        if last is not None and last[0] != spec:
+            last = None
+        if last is not None and now is not None and last[3] is not None and now.files == last[3].files:
             return last[2]
-        operations = Prepared(further_process(spec, user, id, host, guarantees))
+        user = resolve_user(spec, wanted_user(spec, host))
+        if last is not None and last[1] == user:
+            operations = last[2]
+        else:
+            operations = Prepared(further_process(spec, user, id, host, guarantees))
         if not guarantees["joined"]:  # whose mappings may be others by now
-            self._last = spec, user, operations
+            told = now if now is not None and rootfs.tells_all(now, spec.rootfs or "/", ()) else None
+            self._last = spec, user, operations, told
         return operations
+
+
+def _trace(spec: ContainerSpec) -> rootfs.Trace | None:
+    try:
+        return None if spec.rootfs is None else rootfs.trace(spec.rootfs)
+    except OSError:
+        return None  # `look` says why
 
 
 def _keeps(spec: ContainerSpec, plan: NativePlan) -> bool:
     elsewhere = plan.cgroups or plan.joined or plan.trees or plan.maps or plan.outside or plan.raised
     looks = spec.mounts or spec.devices or spec.ephemeral or "HOSTNAME" in spec.env
     return plan.alone and not (elsewhere or looks)
-
-
-def _renamed(plan: NativePlan, before: str, id: str) -> NativePlan:
-    """That of another container."""
-    operations = list(plan.operations)
-    operations[-1] = _in_environment(operations[-1], f"HOSTNAME={before}", f"HOSTNAME={id}")
-    if (own := operation("hostname", before[:63])) in operations:
-        operations[operations.index(own)] = operation("hostname", id[:63])
-    return attrs.evolve(plan, operations=tuple(operations))
-
-
-def _in_environment(execution: Operation, before: str, after: str) -> Operation:
-    *rest, environment = execution.args
-    return operation(execution.name, *rest, tuple(after if word == before else word for word in environment))

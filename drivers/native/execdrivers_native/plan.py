@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -11,7 +12,7 @@ from execdrivers import cgroups
 from execdrivers.driver import Plan, Step
 from execdrivers.launcher import HookPoints, Operation
 from execdrivers.launcher.ids import map_lines
-from execdrivers.launcher.operations import NAMESPACE_FLAGS
+from execdrivers.launcher.operations import LISTENER, NAMESPACE_FLAGS
 from execdrivers.launcher.trees import Tree
 from execdrivers_native.ids import IdMaps
 from execdrivers_native.rootfs import Found
@@ -22,8 +23,11 @@ __all__ = ["CREATE_HOOKS", "ENTERED", "MAPPED", "NativePlan"]
 ENTERED, MAPPED = "entered", "mapped"
 #: And for the hooks prestart and create_runtime.
 CREATE_HOOKS = "create-hooks"
-#: With it the filter of system calls has a listener, which is the caller's.
-_LISTENER = "SECCOMP_FILTER_FLAG_NEW_LISTENER"
+
+
+@lru_cache(maxsize=64)
+def _flags(namespaces: tuple[str, ...]) -> int:
+    return sum(NAMESPACE_FLAGS[name] for name in namespaces)
 
 
 @attrs.frozen
@@ -58,14 +62,19 @@ class NativePlan:
         if self.hooks or any(cgroup.devices for cgroup in self.cgroups):
             return False
         return not any(
-            item.name in ("sync", "enter", "console") or (item.name == "seccomp" and _LISTENER in item.args[1])
+            item.name in ("sync", "enter", "console") or (item.name == "seccomp" and LISTENER in item.args[1])
             for item in self.operations
         )
 
     @property
+    def lends_network(self) -> bool:
+        """Whether the network namespace may be the caller's to make: its owner is the caller's user namespace."""
+        return "network" in self.namespaces and "user" not in self.namespaces and not self.joined
+
+    @property
     def clone_flags(self) -> int:
         """CLONE_NEW* of the clone itself; what joins others first makes its own by itself (operation enter)."""
-        return 0 if self.joined else sum(NAMESPACE_FLAGS[name] for name in self.namespaces)
+        return 0 if self.joined else _flags(self.namespaces)
 
     def plan(self) -> Plan:
         """As people see it."""

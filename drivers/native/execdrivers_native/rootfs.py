@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Found", "check", "check_device", "look", "resolve_user"]
 
 _MAX_LINKS = 40  # as the kernel's own limit
+#: No clock that files are stamped by is coarser, in nanoseconds: one of whole seconds, and the kernel's, of ticks.
+_SECONDS, _TICK = 2_000_000_000, 50_000_000
 
 
 class Found(NamedTuple):
@@ -37,6 +40,56 @@ class Found(NamedTuple):
 def look(spec: ContainerSpec, user: str | None) -> Found:
     """All of it. Raises `SpecError` for a root that is none, and for names that it does not know."""
     return Found(resolve_user(spec, user), os.path.realpath(spec.rootfs or "/"), _default_mounts(spec))
+
+
+class Trace(NamedTuple):
+    """When what `look` and `check` look at was changed last: as long as that is the same, so is what they find."""
+
+    #: Of the root, /etc, passwd and group: device, inode and time in nanoseconds; None for what is not there.
+    files: tuple[tuple[int, int, int] | None, ...]
+    #: When it was looked at, in nanoseconds since the epoch.
+    seen: int
+
+
+def trace(root: str) -> Trace:
+    """Of a root directory. Raises OSError when there is none."""
+    seen, status = time.time_ns(), os.stat(root)
+    found = [(status.st_dev, status.st_ino, status.st_ctime_ns)]
+    return Trace((*found, *(_changed(f"{root}/{name}") for name in ("etc", "etc/passwd", "etc/group"))), seen)
+
+
+def _changed(path: str) -> tuple[int, int, int] | None:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_ctime_ns
+
+
+def tells_all(made: Trace, root: str, mounts: Sequence[Mount]) -> bool:
+    """Whether such a trace changes with whatever may change: no symbolic link leads elsewhere, and what is changed
+    again has another time, by whatever clock files are stamped."""
+    plain = {"etc": stat.S_ISDIR, "etc/passwd": stat.S_ISREG, "etc/group": stat.S_ISREG}
+    plain.update((mount.destination.split("/")[1], stat.S_ISDIR) for mount in mounts)
+    try:
+        return (
+            os.path.realpath(root) == root
+            and all(is_kind(mode) for name, is_kind in plain.items() if (mode := _mode(f"{root}/{name}")))
+            and all(made.seen - file[2] > _grain(file[2]) for file in made.files if file is not None)
+        )
+    except OSError:
+        return False
+
+
+def _grain(time: int) -> int:
+    return _TICK if time % 1_000_000_000 else _SECONDS
+
+
+def _mode(path: str) -> int:
+    try:
+        return os.lstat(path).st_mode
+    except FileNotFoundError:
+        return 0
 
 
 def resolve_user(spec: ContainerSpec, wanted: str | None) -> users.User:

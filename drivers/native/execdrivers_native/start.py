@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from execdrivers import cgroups
+from execdrivers import cgroups, pidfd
 from execdrivers.errors import LaunchError
-from execdrivers.launcher import Launch, Started, spawn_launcher
+from execdrivers.launcher import Launch, Operation, Started, spawn_launcher
 from execdrivers.launcher.ids import open_user_namespace
+from execdrivers.launcher.operations import NAMESPACE_FLAGS
 from execdrivers.launcher.trees import Tree
 from execdrivers_native import namespaces
 from execdrivers_native.plan import CREATE_HOOKS, ENTERED, MAPPED, NativePlan
@@ -28,19 +30,28 @@ class Start:
     """One launch of a compiled plan, up to the point where it waits to be let go."""
 
     def __init__(
-        self, compiled: NativePlan, made: Sequence[CgroupDir], agent: Callable[[int, int], object] | None = None
+        self,
+        compiled: NativePlan,
+        made: Sequence[CgroupDir],
+        agent: Callable[[int, int], object] | None = None,
+        operations: Callable[[], Iterable[Operation]] | None = None,
     ) -> None:
-        """``agent`` is that of `Launch`. Raises `SpecError` and `LaunchError`; nothing is open then."""
+        """``agent`` is that of `Launch`; ``operations`` makes those of the plan, where they are others. Raises
+        `SpecError` and `LaunchError`; nothing is open then."""
         self._compiled = compiled
         self._made = made
         self._descriptors: list[int] = []
         self._cgroup = -1
+        self._lent = False
         points = {ENTERED: self._entered, MAPPED: self._mapped, CREATE_HOOKS: self._create_hooks}
-        self.launch = Launch(compiled.operations, points=points, agent=agent)
+        self.launch = Launch(operations or compiled.operations, points=points, agent=agent)
         try:
-            self._descriptors.extend(namespaces.open_all(compiled.joined))
-            self._cgroup = self._open_cgroup()
-            self._open_trees()
+            if compiled.joined:
+                self._descriptors.extend(namespaces.open_all(compiled.joined))
+            if made:
+                self._cgroup = self._open_cgroup()
+            if compiled.trees:
+                self._open_trees()
         except BaseException:
             self.close()
             raise
@@ -63,10 +74,24 @@ class Start:
         self._close_descriptors()
         handle.hold(child)
 
-    def begin(self, stdio: Stdio) -> Started:
-        """Start the launcher of a plan without descriptors and points, which it gets later (`Launch.give`). Raises
-        `LaunchError`."""
-        return self.launch.begin(stdio, flags=self._compiled.clone_flags, beside=True)
+    def begin(self, stdio: Stdio, *, lend: bool) -> Started:
+        """Start the launcher of a plan without descriptors and points, which it gets later (`give`). ``lend``: make its
+        network namespace meanwhile, where that may be. Raises `LaunchError`."""
+        self._lent = lend and self._compiled.lends_network
+        flags = self._compiled.clone_flags & ~(NAMESPACE_FLAGS["network"] if self._lent else 0)
+        return self.launch.begin(stdio, flags=flags, beside=True)
+
+    def give(self, plan: bytes) -> bool:
+        """Give it the plan, encoded, and the namespace that it was not started in; whether this thread could make that.
+        Raises `LaunchError`."""
+        self.launch.give(plan, network=self._lent)
+        return not self._lent or self.launch.give_network()
+
+    def abandon(self, child: Started) -> None:
+        """Have the launcher that has begun end."""
+        pidfd.send_signal(child.pidfd, signal.SIGKILL)
+        pidfd.reap(child.pidfd)
+        self.launch.close()
 
     def ready(self) -> None:
         """Wait until all is done but the command. Raises `LaunchError`."""

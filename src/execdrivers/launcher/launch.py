@@ -15,7 +15,7 @@ from execdrivers import interrupts, pidfd
 from execdrivers.errors import LaunchError
 from execdrivers.launcher._launcher import ffi, lib
 from execdrivers.launcher.failures import clone_error, failed, step_error
-from execdrivers.launcher.operations import Operation, encode
+from execdrivers.launcher.operations import LISTENER, Operation, encode
 
 if TYPE_CHECKING:
     from execdrivers.driver import Stdio
@@ -36,6 +36,8 @@ class Started(NamedTuple):
 
     pid: int
     pidfd: int
+    #: As `pidfd.start_time` has it, where that was to be had for nothing.
+    start_time: int | None = None
 
 
 class Spawner(Protocol):
@@ -162,15 +164,31 @@ class Launch:
         if result < 0:
             raise clone_error(-result)
         self._control, self.pid = begun.control, begun.child.pid
-        return Started(begun.child.pid, begun.child.pidfd)
+        return Started(begun.child.pid, begun.child.pidfd, begun.started or None)
 
-    def give(self) -> None:
-        """Give its plan to a launcher that has begun. Raises what making the plan does, and `LaunchError` when
-        descriptors or memory are used up."""
-        plan = encode(self.operations)
-        result = lib.ed_give_plan(self._control, plan, len(plan))
+    def give(self, plan: bytes | None = None, *, network: bool = False) -> None:
+        """Give its plan to a launcher that has begun; ``plan``: as it is encoded already.
+
+        ``network``: the launcher waits, at the operation loopback, for the namespace of `give_network`. Raises what
+        making the plan does, and `LaunchError` when descriptors or memory are used up.
+        """
+        plan = encode(self.operations) if plan is None else plan
+        result = lib.ed_give_plan(self._control, plan, len(plan), int(network))
         if result not in _ENDED:  # of which `ready` tells why
             _checked(result, "launcher", "memfd")
+
+    def give_network(self) -> bool:
+        """Make a network namespace for a launcher that has got its plan, and give it to that; False where this thread
+        could not come back to its own (setns(2)), in which it has stayed then. Raises `LaunchError`."""
+        result = lib.ed_give_network(self._control)
+        if result == -errno.EOPNOTSUPP:
+            return False
+        if result == -errno.ENOTRECOVERABLE:
+            message = "network: this thread could not return from the network namespace that it had made"
+            raise LaunchError(message, step="network", remedy="end the thread", errno=errno.ENOTRECOVERABLE)
+        if result < 0 and result not in _ENDED:
+            raise clone_error(-result)
+        return True
 
     def started(self) -> None:
         """What was to be inherited is: close our copies, so that an end of the launcher is seen."""
@@ -222,6 +240,19 @@ class Launch:
             return False
         _checked(result, "exec")
         return True
+
+    @cached_property
+    def listens(self) -> bool:
+        """Whether the filter of the plan has a listener, for whom its execution may wait."""
+        return any(item.name == "seccomp" and LISTENER in item.args[1] for item in self.operations)
+
+    def await_end(self) -> None:
+        """Wait until the launcher has said all that it has to say: for who has told it to go, and of a plan that does
+        not wait for the caller."""
+        poll = select.poll()
+        poll.register(self._control, 0)  # for the end alone: a message wakes nobody
+        with interrupts.heard():
+            poll.poll()
 
     def outcome(self) -> None:
         """Wait for what comes of the execution. Raises as `go` does."""

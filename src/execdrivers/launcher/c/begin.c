@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #define BERTHS 16
 #define NEW_NAMESPACES                                                                                            \
@@ -129,6 +130,15 @@ static int begin_in_berth(struct berth *berth, struct ed_child *child)
     return 0;
 }
 
+/* Of the same clock as a process's start time, in the same ticks. */
+static uint64_t ticks_since_boot(void)
+{
+    struct timespec now;
+    if (clock_gettime(CLOCK_BOOTTIME, &now) < 0)
+        return 0;
+    return (uint64_t)now.tv_sec * 100 /* USER_HZ */ + (uint64_t)now.tv_nsec / 10000000;
+}
+
 static int begin(const struct ed_begin *how, int theirs, int image, struct ed_child *child)
 {
     static char *const argv[] = {"execdrivers-launcher", NULL}, *const envp[] = {NULL};
@@ -157,7 +167,7 @@ int ed_launcher(void)
     return ed_memfd("execdrivers-launcher", ed_launcher_image, ed_launcher_size, 1);
 }
 
-/* The image of the next launch, made while the one before is on its way: a descriptor, whose it is, and what it is of, for
+/* The image of the next launch, made while the one before is at work: a descriptor, whose it is, and what it is of, for
  * a program may close all that it does not know, and open others. */
 static struct {
     int fd;
@@ -216,11 +226,20 @@ int ed_begin(const struct ed_begin *how, struct ed_begun *begun)
     if (result < 0)
         return result;
     scoped_fd control = pair[0], theirs = pair[1];
+    uint64_t before = ticks_since_boot();
     result = begin(how, theirs, image, &begun->child);
     if (result < 0)
         return result;
+    begun->started = ticks_since_boot() == before ? before : 0;
     begun->control = control;
     control = -1;
-    make_spare();
     return 0;
+}
+
+int ed_go(int control)
+{
+    struct ed_message message = {.kind = ED_GO};
+    int result = send(control, &message, sizeof message, MSG_NOSIGNAL) < 0 ? -errno : 0;
+    make_spare(); /* there is time for that now */
+    return result;
 }

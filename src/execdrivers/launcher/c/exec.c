@@ -12,17 +12,30 @@
 
 #include "signals.h"
 
-/* A list of strings as execve wants it. The strings stay where they are, in the mapped plan. */
+#define FEW 400 /* strings in all lists of a usual plan, and the NULLs behind them */
+
+/* Room for a list, which nobody gives back; zeroes. */
+static const char **room_for(uint32_t count)
+{
+    static const char *room[FEW];
+    static uint32_t used;
+    if (count <= FEW - used) {
+        used += count;
+        return room + used - count;
+    }
+    long more = SYS6(__NR_mmap, 0, count * sizeof(char *), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return more < 0 && more > -4096 ? NULL : (const char **)more;
+}
+
+/* A list of strings as execve wants it. The strings stay where they are, in the plan. */
 const char **string_list(struct args *args)
 {
     uint32_t count = arg_count(args);
-    size_t size = ((size_t)count + 1) * sizeof(char *);
-    long list = SYS6(__NR_mmap, 0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (list < 0 && list > -4096) {
+    const char **strings = room_for(count + 1);
+    if (!strings) {
         args->bad = 1;
         return NULL;
     }
-    const char **strings = (const char **)list;
     for (uint32_t i = 0; i < count; i++)
         strings[i] = arg_str(args, NULL);
     return strings;
@@ -33,6 +46,13 @@ void hear_of_children(void)
 {
     struct kernel_sigaction action = {0};
     sys4(__NR_rt_sigaction, SIGCHLD, &action, NULL, SIGSET_SIZE);
+}
+
+static void signals_of_command(const struct launcher *l)
+{
+    if (!l->actions_are_default)
+        default_actions();
+    unblock_signals();
 }
 
 /* The last restrictions, which would keep the launcher itself from its work: of who executes, and in this order. */
@@ -104,7 +124,7 @@ static int run_under_init(struct launcher *l, const char **candidates, const cha
         sys2(__NR_setpgid, 0, 0);
         int group = (int)sys0(__NR_getpid);
         sys3(__NR_ioctl, 0, TIOCSPGRP, &group); /* where there is a terminal; SIGTTOU is blocked, as all are */
-        default_signals();
+        signals_of_command(l);
         failure = execute(l, candidates, argv, envp);
         end_process(127);
     }
@@ -175,7 +195,7 @@ int op_exec(struct launcher *l, struct args *args)
         return result;
     if (init)
         return run_under_init(l, candidates, argv, envp);
-    default_signals();
+    signals_of_command(l);
     return execute(l, candidates, argv, envp);
 }
 
@@ -276,8 +296,10 @@ int op_enter(struct launcher *l, struct args *args)
     if (result < 0)
         return (int)result;
     int pidfd = -1, among_others = 0;
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
         among_others |= kinds[i] == CLONE_NEWPID;
+        l->among_others |= kinds[i] == CLONE_NEWNS;
+    }
     hear_of_children();
     struct clone_args clone = {.flags = CLONE_PIDFD | new_namespaces, .pidfd = (uintptr_t)&pidfd};
     if (among_others)

@@ -4,11 +4,14 @@
  * sealed memfd, so that nothing the container does to /proc/self/exe reaches a file (CVE-2019-5736). */
 #include "freestanding.h"
 #include "launcher.h"
+#include "message.h"
 
 #include <linux/close_range.h>
 #include <linux/fcntl.h>
 #include <linux/mman.h>
+#include <asm/poll.h>
 #include <asm/stat.h>
+#include <linux/time_types.h>
 
 size_t text_length(const char *text)
 {
@@ -95,20 +98,6 @@ void note(struct launcher *l, const char *text)
     l->detail[n] = 0;
 }
 
-/* struct msghdr and cmsghdr as the kernel reads them; uapi headers do not have the first. */
-struct message_header {
-    void *name;
-    int name_length;
-    struct {
-        void *base;
-        size_t length;
-    } *parts;
-    size_t part_count;
-    void *control;
-    size_t control_length;
-    unsigned int flags;
-};
-
 struct rights {
     size_t length;
     int level, type, fd;
@@ -119,12 +108,9 @@ int send_message(struct launcher *l, uint32_t kind, int error, int fd)
 {
     struct ed_message message = {.kind = kind, .step = l->step, .error = error};
     memcpy(message.detail, l->detail, sizeof message.detail);
-    struct {
-        void *base;
-        size_t length;
-    } part = {&message, sizeof message};
-    struct rights rights = {.length = 20, .level = 1 /* SOL_SOCKET */, .type = 1 /* SCM_RIGHTS */, .fd = fd};
-    struct message_header header = {.parts = (void *)&part, .part_count = 1};
+    struct message_part part = {&message, sizeof message};
+    struct rights rights = {.length = RIGHTS_LENGTH(1), .level = SOCKET_LEVEL, .type = RIGHTS_TYPE, .fd = fd};
+    struct message_header header = {.parts = &part, .part_count = 1};
     if (fd >= 0) {
         header.control = &rights;
         header.control_length = sizeof rights;
@@ -132,6 +118,20 @@ int send_message(struct launcher *l, uint32_t kind, int error, int fd)
     /* A caller that does not listen is no reason to wait: MSG_NOSIGNAL | MSG_DONTWAIT. */
     long result = sys3(__NR_sendmsg, ED_CONTROL_FD, &header, 0x4040);
     return result < 0 ? (int)result : 0;
+}
+
+#define LOOKS 400 /* a tenth of a millisecond, at the most */
+
+/* A caller that is at work for us on another processor, and for nobody else, is not waited for asleep: to be woken takes
+ * as long as what is left for it to do. */
+int look_out(const struct launcher *l)
+{
+    struct pollfd control = {.fd = ED_CONTROL_FD, .events = POLLIN};
+    struct __kernel_timespec none = {0};
+    long ready = 0;
+    for (int i = 0; l->network_follows && i < LOOKS && !ready; i++)
+        ready = sys5(__NR_ppoll, &control, 1, &none, NULL, 0);
+    return ready < 0 && ready != -EINTR ? (int)ready : 0;
 }
 
 /* Block until the caller says go. Its death closes the socket: then there is nobody to run for. */
@@ -155,36 +155,50 @@ void end_process(int code)
 
 #define MOST_RECEIVED 3
 
-/* So many descriptors that come along with a message of that kind; close-on-exec. */
-static int receive_descriptors(uint32_t kind, int *fds, size_t count)
+/* A message of that kind, with so many descriptors, close-on-exec, or, if there may be more behind it, with these or none.
+ * Returns how many bytes came behind it, or -errno. */
+static long receive(uint32_t kind, struct ed_message *message, int *fds, size_t count, struct message_part more)
 {
-    struct ed_message message;
-    struct {
-        void *base;
-        size_t length;
-    } part = {&message, sizeof message};
+    struct message_part parts[] = {{message, sizeof *message}, more};
     struct {
         size_t length;
         int level, type, fds[MOST_RECEIVED], padding;
     } rights = {0};
     struct message_header header = {
-        .parts = (void *)&part, .part_count = 1, .control = &rights, .control_length = sizeof rights};
+        .parts = parts, .part_count = 2, .control = &rights, .control_length = sizeof rights};
     long n;
     do
         n = sys3(__NR_recvmsg, ED_CONTROL_FD, &header, 0x40000000 /* MSG_CMSG_CLOEXEC */);
     while (n == -EINTR);
-    if (n == sizeof message && header.flags & 8 /* MSG_CTRUNC */)
+    if (n < 0)
+        return n;
+    if (header.flags & 8 /* MSG_CTRUNC */)
         return -EMFILE;
-    if (n != sizeof message || message.kind != kind || rights.length != 16 + count * sizeof *fds ||
-        rights.type != 1 /* SCM_RIGHTS */)
-        return n < 0 ? (int)n : -ECANCELED;
-    memcpy(fds, rights.fds, count * sizeof *fds);
-    return 0;
+    if ((size_t)n < sizeof *message || header.flags & 0x20 /* MSG_TRUNC */ || message->kind != kind)
+        return -ECANCELED;
+    size_t behind = (size_t)n - sizeof *message;
+    if (!behind) {
+        if (rights.length != RIGHTS_LENGTH(count) || rights.type != RIGHTS_TYPE)
+            return -ECANCELED;
+        memcpy(fds, rights.fds, count * sizeof *fds);
+    }
+    return (long)behind;
+}
+
+static int receive_descriptors(uint32_t kind, int *fds, size_t count)
+{
+    struct ed_message message;
+    return (int)receive(kind, &message, fds, count, (struct message_part){NULL, 0});
 }
 
 int receive_stdio(int fds[3])
 {
     return receive_descriptors(ED_STDIO, fds, 3);
+}
+
+int receive_network(int *fd)
+{
+    return receive_descriptors(ED_NETWORK, fd, 1);
 }
 
 typedef int operation(struct launcher *, struct args *);
@@ -288,30 +302,47 @@ void go_on(struct launcher *l)
     fail(l, run_operations(l));
 }
 
-/* A caller that starts us beside its own work sends the plan when it has it. */
-static int take_plan(int *fd, struct stat *st)
+static int map_plan(int fd, const unsigned char **plan, size_t *size)
 {
-    long result = sys2(__NR_fstat, *fd, st);
-    if (result < 0 || (st->st_mode & 0170000) == 0100000 /* S_IFREG */)
-        return (int)result;
-    close_fd(fd);
-    result = receive_descriptors(ED_PLAN, fd, 1);
-    return result < 0 ? (int)result : (int)sys2(__NR_fstat, *fd, st);
-}
-
-static int map_plan(const unsigned char **plan, size_t *size)
-{
-    scoped_fd fd = ED_PLAN_FD;
     struct stat st;
-    long result = take_plan(&fd, &st);
+    long result = sys2(__NR_fstat, fd, &st);
     if (result < 0)
         return (int)result;
+    if ((st.st_mode & 0170000) != 0100000 /* S_IFREG */)
+        return -ENODATA;
     *size = (size_t)st.st_size;
     result = SYS6(__NR_mmap, 0, *size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
     if (result < 0 && result > -4096)
         return (int)result;
     *plan = (const unsigned char *)result;
     return 0;
+}
+
+/* A caller that starts us beside its own work sends the plan when it has it. */
+static int receive_plan(struct launcher *l, const unsigned char **plan, size_t *size)
+{
+    static unsigned char room[ED_SHORT_PLAN];
+    struct ed_message message;
+    scoped_fd fd = -1;
+    long behind = receive(ED_PLAN, &message, &fd, 1, (struct message_part){room, sizeof room});
+    if (behind < 0)
+        return (int)behind;
+    l->network_follows = message.step != 0;
+    if (!behind)
+        return map_plan(fd, plan, size);
+    *plan = room;
+    *size = (size_t)behind;
+    return 0;
+}
+
+static int find_plan(struct launcher *l, const unsigned char **plan, size_t *size)
+{
+    scoped_fd fd = ED_PLAN_FD;
+    int result = map_plan(fd, plan, size);
+    if (result != -ENODATA)
+        return result;
+    close_fd(&fd);
+    return receive_plan(l, plan, size);
 }
 
 __attribute__((noreturn, used)) void launcher_main(void)
@@ -325,7 +356,7 @@ __attribute__((noreturn, used)) void launcher_main(void)
     if (result == 0)
         result = (int)sys3(__NR_close_range, ED_LAUNCHER_FD + 1, ~0U, CLOSE_RANGE_CLOEXEC);
     if (result == 0)
-        result = map_plan(&plan, &size);
+        result = find_plan(&l, &plan, &size);
     if (result != 0)
         l.step = ED_NO_STEP;
     else

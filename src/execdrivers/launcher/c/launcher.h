@@ -14,13 +14,17 @@ struct ground {
     const char *path;
     size_t length;
     int fd;
+    int fresh; /* nobody else has ever had it: what is in it we have put there */
 };
 
 struct launcher {
     int root;     /* mount of the root-to-be, then "/" */
     int console;  /* master of the container's terminal until it is sent, or -1 */
     int ruleset;  /* of Landlock, or -1 */
+    int among_others; /* in a mount namespace that others are in */
+    int network_follows; /* the caller sends it, for op_loopback */
     int null_is_own; /* stdio is not the host's null device */
+    int actions_are_default; /* what comes of signals, though they wait until the execution */
     uint32_t ruleset_step, filter_step;
     uint32_t step, count; /* the operation that is at work, and how many there are */
     const unsigned char *at, *end; /* of the plan: the next operation */
@@ -48,8 +52,10 @@ size_t append_text(char *to, const char *text);
 size_t append_number(char *to, uint64_t number);
 void note(struct launcher *l, const char *text);
 int send_message(struct launcher *l, uint32_t kind, int error, int fd);
+int look_out(const struct launcher *l);
 int await_go(void);
 int receive_stdio(int fds[3]);
+int receive_network(int *fd);
 
 /* The rest of the plan, after the operation that is at work. */
 __attribute__((noreturn)) void go_on(struct launcher *l);
@@ -62,7 +68,9 @@ int open_below(int directory, const char *path, uint64_t flags, uint64_t resolve
 int open_inside(const struct launcher *l, const char *path, uint64_t flags);
 int open_parent(const struct launcher *l, const char *path, const char **name);
 int open_destination(const struct launcher *l, const char *path, int directory);
+int fresh_place(const struct launcher *l, const char *path, const char **name);
 int keep_ground(struct launcher *l, int mount, const char *path);
+void note_fresh(struct launcher *l, const char *path);
 void forget_grounds(struct launcher *l, const char *path);
 /* mounts.c */
 int make_mount(struct launcher *l, const char *type, const char *source, struct args *options, uint64_t attributes);

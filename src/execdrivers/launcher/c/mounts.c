@@ -192,6 +192,15 @@ int op_root_overlay(struct launcher *l, struct args *args)
     return move_onto(l->root, lower);
 }
 
+static int is_tmpfs(const char *type)
+{
+    static const char tmpfs[] = "tmpfs";
+    for (size_t i = 0; i < sizeof tmpfs; i++)
+        if (type[i] != tmpfs[i])
+            return 0;
+    return 1;
+}
+
 int op_mount(struct launcher *l, struct args *args)
 {
     const char *type = arg_str(args, NULL);
@@ -204,7 +213,10 @@ int op_mount(struct launcher *l, struct args *args)
     scoped_fd mount = make_mount(l, type, source, args, attributes);
     if (mount < 0 || args->bad)
         return args->bad ? -EBADMSG : mount;
-    return attach(l, mount, destination, path);
+    int result = attach(l, mount, destination, path);
+    if (result >= 0 && is_tmpfs(type))
+        note_fresh(l, path);
+    return result;
 }
 
 int op_bind(struct launcher *l, struct args *args)
@@ -266,11 +278,29 @@ int op_symlink(struct launcher *l, struct args *args)
     const char *target = arg_str(args, NULL), *path = arg_str(args, NULL), *name;
     if (args->bad)
         return -EBADMSG;
-    scoped_fd parent = open_parent(l, path, &name);
-    if (parent < 0)
+    int place = fresh_place(l, path, &name);
+    scoped_fd parent = place < 0 ? open_parent(l, path, &name) : -1;
+    if (place < 0 && parent < 0)
         return parent;
-    long result = sys3(__NR_symlinkat, target, parent, name);
+    long result = sys3(__NR_symlinkat, target, place < 0 ? parent : place, name);
     return result == -EEXIST ? 0 : (int)result;
+}
+
+/* A node where nobody can exchange it. Returns 1 where something else is. */
+static int make_node_here(struct launcher *l, int place, const char *name, const char *path, uint64_t mode, uint64_t dev)
+{
+    long umask = sys1(__NR_umask, 0);
+    long result = sys4(__NR_mknodat, place, name, mode, dev);
+    sys1(__NR_umask, umask);
+    if (result < 0)
+        return result == -EEXIST ? 1 : (int)result;
+    scoped_fd tree = clone_tree(place, name, 0);
+    if (tree < 0)
+        return tree;
+    result = set_attributes(tree, 0, 0, MOUNT_ATTR_NODEV, 0);
+    if (result >= 0)
+        result = sys5(__NR_move_mount, tree, "", place, name, MOVE_MOUNT_F_EMPTY_PATH);
+    return result < 0 ? (int)result : keep_ground(l, tree, path);
 }
 
 /* A node, bound onto itself: its own mount is usable though the file system it lies on is nodev, or becomes it. */
@@ -281,6 +311,12 @@ int op_device(struct launcher *l, struct args *args)
     uint64_t uid = arg_int(args), gid = arg_int(args);
     if (args->bad)
         return -EBADMSG;
+    int place = uid || gid ? -ENOENT : fresh_place(l, path, &name);
+    if (place >= 0) {
+        int made = make_node_here(l, place, name, path, mode, DEV(major, minor));
+        if (made <= 0)
+            return made;
+    }
     scoped_fd parent = open_parent(l, path, &name);
     if (parent < 0)
         return parent;

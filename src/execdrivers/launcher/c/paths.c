@@ -33,6 +33,11 @@ static int is_at_or_below(const char *path, const char *above, size_t length)
     return path[length] == 0 || path[length] == '/';
 }
 
+static int is_dots(const char *name)
+{
+    return name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2]));
+}
+
 static const struct ground *ground_of(const struct launcher *l, const char *path)
 {
     for (uint32_t i = 0; i < l->ground_count; i++)
@@ -76,8 +81,30 @@ int keep_ground(struct launcher *l, int mount, const char *path)
     }
     long fd = sys3(__NR_fcntl, mount, F_DUPFD_CLOEXEC, 0);
     if (fd >= 0)
-        l->grounds[l->ground_count++] = (struct ground){path, text_length(path), (int)fd};
+        l->grounds[l->ground_count++] = (struct ground){.path = path, .length = text_length(path), .fd = (int)fd};
     return fd < 0 ? (int)fd : 0;
+}
+
+/* The mount at that path, just made, is empty, and ours alone. */
+void note_fresh(struct launcher *l, const char *path)
+{
+    struct ground *last = l->grounds + l->ground_count - 1;
+    if (l->ground_count && last->path == path)
+        last->fresh = !l->among_others;
+}
+
+/* The mount, still held by the launcher, in whose root a path lies, and the name there; or -ENOENT. Where nobody else can
+ * put anything, names need no looking after. */
+int fresh_place(const struct launcher *l, const char *path, const char **name)
+{
+    const struct ground *ground = ground_of(l, path);
+    if (!ground || !ground->fresh || path[ground->length] != '/')
+        return -ENOENT;
+    *name = path + ground->length + 1;
+    for (const char *at = *name; *at; at++)
+        if (*at == '/')
+            return -ENOENT;
+    return **name && !is_dots(*name) ? ground->fd : -ENOENT;
 }
 
 /* The directory that the first bytes of a path name, made where missing; opened. */
@@ -131,10 +158,16 @@ int open_parent(const struct launcher *l, const char *path, const char **name)
 /* The destination of a mount, made where missing: a directory, or an empty file. */
 int open_destination(const struct launcher *l, const char *path, int directory)
 {
+    const char *name;
+    int place = directory ? fresh_place(l, path, &name) : -ENOENT;
+    if (place >= 0) {
+        long made = sys3(__NR_mkdirat, place, name, 0755);
+        if (made != -EEXIST)
+            return made < 0 ? (int)made : open_below(place, name, O_PATH | O_NOFOLLOW, RESOLVE_BENEATH);
+    }
     int fd = open_inside(l, path, O_PATH);
     if (fd != -ENOENT)
         return fd;
-    const char *name;
     scoped_fd parent = open_parent(l, path, &name);
     if (parent < 0)
         return parent;

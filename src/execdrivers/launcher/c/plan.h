@@ -35,7 +35,7 @@ enum ed_op {
     ED_OP_PIVOT,         /* the root-to-be becomes the root, the host's tree is gone */
     ED_OP_HOSTNAME,      /* name */
     ED_OP_DOMAINNAME,    /* name */
-    ED_OP_LOOPBACK,      /* lo up */
+    ED_OP_LOOPBACK,      /* lo up; or the network namespace is entered that the caller has promised with ED_PLAN */
     ED_OP_RLIMIT,        /* resource, soft, hard */
     ED_OP_SESSION,       /* setsid */
     ED_OP_CONSOLE,       /* rows, columns, uid, first: a terminal of the container's own devpts as stdio, and as
@@ -93,9 +93,12 @@ enum ed_kind {
     ED_ENTERED,   /* a child goes on in joined namespaces: error is its pid, its pidfd comes along; answered by ED_GO */
     ED_SYNC,      /* step says which operation asks; answered by ED_GO */
     ED_LISTENER,  /* the seccomp filter is in force, and its listener comes along */
-    ED_PLAN,      /* from the caller: the plan comes along */
+    ED_PLAN,      /* from the caller: the plan comes along, behind the message, or, if it is longer than
+                     ED_SHORT_PLAN, as a descriptor; step: whether ED_NETWORK follows */
+    ED_NETWORK,   /* from the caller: a network namespace comes along, with lo up */
 };
 
+#define ED_SHORT_PLAN 32768u /* bytes */
 #define ED_NO_STEP UINT32_MAX /* of ED_FAILED: the launcher could not even be executed */
 
 struct ed_message {

@@ -2,11 +2,14 @@
 #include "launcher.h"
 
 #include <asm/ioctls.h>
+#include <asm/signal.h>
 #include <asm/termios.h>
 #include <linux/capability.h>
 #include <linux/fcntl.h>
 #include <linux/mount.h>
 #include <linux/prctl.h>
+
+#include "signals.h"
 
 #define MAX_GROUPS 65536
 
@@ -182,10 +185,18 @@ int op_chdir(struct launcher *l, struct args *args)
     return args->bad ? -EBADMSG : (int)sys1(__NR_chdir, path);
 }
 
+/* What can be done for the execution before the caller's word is. */
 int op_ready(struct launcher *l, struct args *args)
 {
     (void)args;
-    int result = send_message(l, ED_READY, 0, l->console);
+    int result = own_null_device(l);
+    if (result < 0)
+        return result;
+    default_actions();
+    l->actions_are_default = 1;
+    result = send_message(l, ED_READY, 0, l->console);
     close_fd(&l->console);
+    if (result >= 0)
+        result = look_out(l);
     return result < 0 ? result : await_go();
 }

@@ -141,9 +141,8 @@ int ed_last_words(int control, struct ed_message *message, uint32_t *kind)
 
 #define MOST_SENT 3
 
-static int send_descriptors(int control, uint32_t kind, const int *fds, size_t count)
+static int send_descriptors(int control, struct ed_message message, const int *fds, size_t count)
 {
-    struct ed_message message = {.kind = kind};
     union {
         struct cmsghdr header;
         char space[CMSG_SPACE(MOST_SENT * sizeof(int))];
@@ -160,23 +159,23 @@ static int send_descriptors(int control, uint32_t kind, const int *fds, size_t c
 
 int ed_send_stdio(int control, const int *fds)
 {
-    return send_descriptors(control, ED_STDIO, fds, 3);
+    return send_descriptors(control, (struct ed_message){.kind = ED_STDIO}, fds, 3);
 }
 
-int ed_give_plan(int control, const unsigned char *plan, size_t size)
+int ed_give_plan(int control, const unsigned char *plan, size_t size, int network)
 {
+    struct ed_message message = {.kind = ED_PLAN, .step = !!network};
+    if (size <= ED_SHORT_PLAN) {
+        struct iovec parts[] = {{&message, sizeof message}, {(void *)plan, size}};
+        struct msghdr header = {.msg_iov = parts, .msg_iovlen = 2};
+        return sendmsg(control, &header, MSG_NOSIGNAL) < 0 ? -errno : 0;
+    }
     int fd = ed_plan(plan, size);
     if (fd < 0)
         return fd;
-    int result = send_descriptors(control, ED_PLAN, &fd, 1);
+    int result = send_descriptors(control, message, &fd, 1);
     close(fd);
     return result;
-}
-
-int ed_go(int control)
-{
-    struct ed_message message = {.kind = ED_GO};
-    return send(control, &message, sizeof message, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
 int ed_landlock_abi(void)

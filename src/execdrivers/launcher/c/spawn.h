@@ -58,14 +58,19 @@ struct ed_begin {
 
 struct ed_begun {
     struct ed_child child;
-    int control; /* our end of the launcher's socket, close-on-exec */
+    int control;      /* our end of the launcher's socket, close-on-exec */
+    uint64_t started; /* when the child was, as in proc_pid_stat(5), if that could be told without looking; else 0 */
 };
 
 /* Start a launcher. Returns 0, or -errno and nothing is left. */
 int ed_begin(const struct ed_begin *how, struct ed_begun *begun);
 
-/* Returns 0 or -errno. */
-int ed_give_plan(int control, const unsigned char *plan, size_t size);
+/* With a promise of ed_give_network, or without. Returns 0 or -errno. */
+int ed_give_plan(int control, const unsigned char *plan, size_t size, int network);
+
+/* Make a network namespace, and give it to a launcher. Takes the rights to enter the thread's own one again.
+ * Returns 0 or -errno: -EOPNOTSUPP, it could not come back, and did nothing; -ENOTRECOVERABLE, it did not come back. */
+int ed_give_network(int control);
 
 /* Receive one message; *fd is a descriptor that came along, or -1; *pid the sender's, as this process sees it.
  * Returns 1; 0 at the end; or -errno, -EINTR when a signal came first. */
