@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -55,6 +55,7 @@ _PARTS: Sequence[tuple[Any, str, str]] = (
     (launching.Launch, "begin", "clone"),
     (handle.NativeHandle, "hold", "start time read"),
     (kept.KeptPlans, "fits", "root looked at, whether the plan fits"),
+    (launching.Launch, "give_network", "network namespace made"),
     (launching.Launch, "give", "plan handed to the launcher"),
     (store.Entry, "write", "record written"),
     (launching.Launch, "say_go", "go said"),
@@ -148,7 +149,8 @@ class _Event(NamedTuple):
 def _marked(names: list[str]) -> Iterator[None]:
     """Have each operation of each plan begin with a umask(2) that changes nothing; ``names`` becomes what they are."""
 
-    def marked(operations: Sequence[Operation], **more: Any) -> Launch:
+    def marked(given: Iterable[Operation] | Callable[[], Iterable[Operation]], **more: Any) -> Launch:
+        operations = list(given() if callable(given) else given)
         names[:] = [_name(item) for item in operations]
         mark = operation("umask", _MASK)
         return Launch([each for item in operations for each in (mark, item)], **more)

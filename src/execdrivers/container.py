@@ -92,7 +92,9 @@ class Container(Supervised):
 
     def _seen_state(self) -> State:
         """As this program has made it, or sees it end: others' doings are in the record alone."""
-        self.poll()
+        handle = self._handle
+        if handle is None or self._over or pidfd.wait(handle.exit_fd, 0):
+            self.poll()
         return self._known_state
 
     @property

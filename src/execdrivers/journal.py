@@ -62,9 +62,8 @@ class Journal:
             self._failing = False
 
     def _append(self, line: bytes) -> None:
-        fd, locked = self._open()
+        fd, locked, size = self._open()
         try:
-            size = os.fstat(fd).st_size
             if not size:
                 line = _header(0) + line
             elif os.pread(fd, 1, size - 1) != b"\n":
@@ -92,8 +91,8 @@ class Journal:
             os.close(new)
         os.rename(aside, self.path)
 
-    def _open(self) -> tuple[int, bool]:
-        """The journal, and whether it is locked."""
+    def _open(self) -> tuple[int, bool, int]:
+        """The journal, whether it is locked, and how many bytes it has."""
         now = time.monotonic()
         until = now + (_PATIENCE if now >= self._impatient else 0)
         while True:
@@ -105,8 +104,9 @@ class Journal:
                     pause = min(2 * pause, 0.002)
                 if not locked and now >= self._impatient:
                     self._impatient = time.monotonic() + _IMPATIENCE
-                if not locked or self._is_current(fd):
-                    return fd, locked
+                status = os.fstat(fd)
+                if not locked or self._is_current(status):
+                    return fd, locked, status.st_size
             except BaseException:
                 os.close(fd)
                 raise
@@ -119,9 +119,9 @@ class Journal:
             self.prepare()
             return os.open(self.path, _APPEND, 0o600)
 
-    def _is_current(self, fd: int) -> bool:
+    def _is_current(self, status: os.stat_result) -> bool:
         try:
-            return os.path.samestat(os.fstat(fd), os.lstat(self.path))
+            return os.path.samestat(status, os.lstat(self.path))
         except FileNotFoundError:
             return False
 

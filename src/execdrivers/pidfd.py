@@ -49,11 +49,17 @@ def is_ending(pid: int) -> bool:
 
 def children(pid: int) -> list[int]:
     """The pids of the children that its first thread has made or taken in; none when it has gone."""
+    parts = []
     try:
-        with os.fdopen(os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)) as file:
-            return [int(child) for child in file.read().split()]
+        fd = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while part := os.read(fd, 4096):
+                parts.append(part)
+        finally:
+            os.close(fd)
     except OSError:
         return []
+    return list(map(int, b"".join(parts).split()))
 
 
 def open_checked(pid: int | None, started: int | None) -> int | None:

@@ -365,7 +365,8 @@ class ExecProcess(Process):
         """Kill it if it still runs, and let go of its streams. May be called twice, and does nothing after `detach`."""
         if self._let_go:
             return
-        self.kill()
+        if not self._over:
+            self.kill()
         if not self._over:
             self._supervise(time.monotonic() + DEATH)
         self._handle.close()

@@ -21,7 +21,7 @@ from execdrivers.errors import ContainerNotFound, InvalidState, LaunchError, Sto
 from execdrivers.exit import Exit
 from execdrivers.process import DEATH, Process
 from execdrivers.pump import Pump
-from execdrivers.record import Record, identity
+from execdrivers.record import Record
 from execdrivers.stdio import Wiring
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ class Supervised(Process):
         self._used: Mapping[str, Any] | None = None
         self._freed = False
         self._deleted = False
+        #: What others had recorded was taken over before.
+        self._adopted = False
         #: What the journal has of its beginning and its end.
         self._begin_told = self._end_told = False
         #: It was let go of, and lives on without this program.
@@ -212,7 +214,7 @@ class Supervised(Process):
         if state == self._record.handle:
             return False
         self._record.handle = state
-        self._record.process = identity(handle.pid)
+        self._record.process = handle.identity()
         return True
 
     @contextlib.contextmanager
@@ -322,7 +324,6 @@ class Supervised(Process):
         self._exit = exit
         self._record.stats = self._used
         self._record.status = "stopped"
-        self._record.exit = exit.to_dict()
         self._record.finished_at = time.time()
         if self._keep:
             self._record.owner = None
@@ -336,6 +337,7 @@ class Supervised(Process):
 
     def _free(self, *, remove: bool) -> None:
         """Free what the driver took, once; keep the record up to date, or remove it. Called with the lock."""
+        heard = self._announcer.heard
         with self._entry as entry:
             try:
                 if not self._freed:
@@ -350,9 +352,10 @@ class Supervised(Process):
                     with contextlib.suppress(StoreError):
                         self._adopt()
                     self._write_last(entry)
-                self._note_end(entry)
+                if heard:
+                    self._note_end(entry)
                 if remove and self._freed:
-                    self._remove(entry)
+                    self._remove(entry, heard)
         if self._deleted:
             self._let_go()
         elif self._keep:
@@ -366,12 +369,12 @@ class Supervised(Process):
             # Whoever has removed the record has noted it.
             self._announcer.note("exited", exit=self._exit, written=entry.gone)
 
-    def _remove(self, entry: Entry) -> None:
+    def _remove(self, entry: Entry, heard: bool) -> None:
         """Remove the record; only who does that notes it."""
         theirs = entry.gone
         entry.remove()
         self._deleted = True
-        if self._begin_told:
+        if heard and self._begin_told:
             self._announcer.note("deleted", written=theirs)
 
     def _relinquish(self) -> None:
@@ -389,7 +392,10 @@ class Supervised(Process):
 
         Raises `ContainerNotFound` when it was removed, `StoreError`.
         """
+        if self._adopted and self._entry.unchanged():
+            return
         record, live = self._entry.read(), ("running", "paused")
+        self._adopted = True
         if record.status in live and self._record.status in live:
             self._record.status = record.status
         if record.spec and record.spec != self._record.spec:
@@ -401,6 +407,8 @@ class Supervised(Process):
             self._end_told = True
 
     def _write_last(self, entry: Entry) -> None:
+        if self._exit is not None:
+            self._record.exit = self._exit.to_dict()
         try:
             entry.write(self._record)
         except StoreError as error:

@@ -46,9 +46,10 @@ def join(
     process = JoinedProcess(child)
     try:
         launch.started()
-        waits = place is not None or agent is not None
+        waits = place is not None or agent is not None or launch.listens
         if not waits:
             launch.say_go()
+            launch.await_end()  # whatever comes of it: to be woken once is enough
         launch.ready()
         pid = process.hold(launch, waits=waits)
         if place is not None:
