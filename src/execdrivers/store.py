@@ -241,8 +241,8 @@ class Entry:
 
     def unchanged(self) -> bool:
         """Whether its record is still the one that was read last. Raises `StoreError`."""
-        self._check_owner(self._fd)
         try:
+            self._check_owner(self._fd)
             found = os.stat(_FILE, dir_fd=self._fd, follow_symlinks=False)
         except OSError:
             return False  # `read` says why

@@ -229,6 +229,7 @@ class Supervised(Process):
 
     def _write(self, change: EventType | None = None, **more: Any) -> None:
         """Write the record, and to the journal what has changed it."""
+        self._adopted = False  # what could not be written is not so
         with self._entry as entry:
             if not entry.gone:
                 entry.write(self._record)
