@@ -56,6 +56,7 @@ enum ed_op {
     ED_OP_COPY_UP, ED_OP_SECCOMP,
     ...
 };
+enum ed_filter_time { ED_FILTER_LAST, ED_FILTER_NOW, ED_FILTER_READY };
 enum ed_kind { ED_READY, ED_STARTED, ED_EXITED, ED_FAILED, ED_GO, ED_CHANNEL, ED_REAPED, ED_SYNC, ED_ENTERED,
     ED_LISTENER, ED_PLAN, ED_NETWORK, ... };
 #define ED_NO_STEP ...

@@ -59,7 +59,7 @@ def test_a_caller_that_is_gone_is_no_end_of_an_init() -> None:
     launch = Launch(
         [
             operation("no_new_privileges"),
-            operation("seccomp", compiled.program, compiled.flags, 0),
+            operation("seccomp", compiled.program, compiled.flags, "last"),
             operation("ready"),
             operation("exec", 1, ("/bin/sh",), script, ("PATH=/usr/bin:/bin",)),
         ]

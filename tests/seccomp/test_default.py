@@ -262,3 +262,16 @@ def test_the_kernel_enforces_it(engine: Engine, probe_rootfs: Path) -> None:
     assert _answers(engine, probe_rootfs, calls) == expected
     free = _answers(engine, probe_rootfs, calls, seccomp="unconfined")
     assert not {"unshare", "clone3", "kcmp", "socket"} & {name for name in free if free[name] == expected[name]}
+
+
+@pytest.mark.parametrize("capabilities", [(), defaults.CAPABILITIES], ids=["none", "default"])
+def test_the_launcher_may_wait_and_execute(capabilities: Iterable[str]) -> None:
+    """What it does with the filter in force: in c/process.c from op_ready on, in c/exec.c from op_exec on."""
+    calls = {
+        "read": 0, "close": 3, "mmap": 9, "rt_sigprocmask": 14, "sendmsg": 46, "execve": 59, "sched_setaffinity": 203,
+        "exit_group": 231, "faccessat": 269, "ppoll": 271,
+    }  # fmt: skip
+    compiled = seccomp.compile(ContainerSpec(["true"]), tuple(capabilities))
+    assert compiled is not None
+    program = bpf.Program(compiled.program)
+    assert {name for name, number in calls.items() if program(number) != bpf.ALLOW} == set()

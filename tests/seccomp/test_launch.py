@@ -12,6 +12,7 @@ import pytest
 
 from execdrivers import (
     PIPE,
+    CommandNotFound,
     CompletedContainer,
     ContainerSpec,
     Engine,
@@ -97,13 +98,30 @@ def test_a_created_one_is_not_filtered_yet(engine: Engine, rootfs: Path) -> None
         assert container.wait(20).code == 0
 
 
+@pytest.mark.parametrize("init", [False, True])
+def test_the_default_one_is_in_force_before_the_launcher_waits(engine: Engine, rootfs: Path, init: bool) -> None:
+    """Which it allows, and takes a tenth of a millisecond."""
+    with engine.create(ContainerSpec(["true"], rootfs=rootfs, init=init)) as container:
+        assert host.status(container.pid or 0)["Seccomp"] == ("0" if init else "2")
+        container.start()
+        assert container.wait(20).code == 0
+
+
+def test_the_default_one_and_a_command_that_is_not_there(engine: Engine, rootfs: Path) -> None:
+    """Under it the launcher tells what fails."""
+    container = engine.create(ContainerSpec(["nothing"], rootfs=rootfs))
+    with pytest.raises(CommandNotFound, match="nothing: not found in PATH"):
+        container.start()
+
+
 def test_guarantees_and_plan_say_so(engine: Engine, rootfs: Path) -> None:
     for given, expected in ((None, "default"), ("unconfined", None), (deny("mkdir"), "custom")):
         spec = ContainerSpec(["true"], rootfs=rootfs, seccomp=given)
         with engine.create(spec) as container:
             assert container.guarantees["seccomp"] == expected
         steps = [step for step in engine.explain(spec).to_dict()["steps"] if step["op"] == "seccomp"]
-        assert [set(step) for step in steps] == ([{"op", "instructions"}] if expected else [])
+        assert [set(step) for step in steps] == ([{"op", "instructions", "when"}] if expected else [])
+        assert [step["when"] for step in steps] == {"default": ["ready"], "custom": ["last"], None: []}[expected]
 
 
 # --- what the launcher itself does

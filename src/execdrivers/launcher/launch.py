@@ -510,7 +510,7 @@ def _tool_ended() -> LaunchError:
 def _launcher_ended(operations: Iterable[Operation]) -> LaunchError:
     message = "the launcher was killed before the container was ready"
     remedy = "raise the memory limit if it is small; the kernel's log says who killed it"
-    if any(item.name == "seccomp" and item.args[2] for item in operations):
+    if any(item.name == "seccomp" and item.args[2] == "now" for item in operations):
         remedy = (
             "without no_new_privileges the seccomp profile holds for the launcher, too: have it allow sendmsg, read"
         )

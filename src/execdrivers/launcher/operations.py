@@ -100,6 +100,8 @@ SECCOMP_FLAGS = {
 }
 
 
+#: When a filter is installed, seccomp in c/plan.h.
+FILTER_TIMES = {"last": lib.ED_FILTER_LAST, "now": lib.ED_FILTER_NOW, "ready": lib.ED_FILTER_READY}
 #: Of these the one with which a filter has a listener, which is the caller's.
 LISTENER = "SECCOMP_FILTER_FLAG_NEW_LISTENER"
 
@@ -205,6 +207,7 @@ _CODEC: dict[str, Callable[[Any], bytes]] = {
     "kinds": _list(lambda name: _U64(NAMESPACE_FLAGS[name])),
     "program": _bytes,
     "filter_flags": _bits(SECCOMP_FLAGS),
+    "when": lambda word: _U64(FILTER_TIMES[word]),
 }
 
 #: name → (code, arguments as "name:type").
@@ -268,7 +271,7 @@ _SCHEMA: dict[str, tuple[int, str]] = {
     "clocks": (lib.ED_OP_CLOCKS, ""),
     "root_tree": (lib.ED_OP_ROOT_TREE, "descriptor:int"),
     "attach": (lib.ED_OP_ATTACH, "descriptor:int destination:str"),
-    "seccomp": (lib.ED_OP_SECCOMP, "filter:program flags:filter_flags now:bool"),
+    "seccomp": (lib.ED_OP_SECCOMP, "filter:program flags:filter_flags when:when"),
     "adopt": (lib.ED_OP_ADOPT, "args:strs env:strs descriptors:int"),
 }
 

@@ -76,7 +76,7 @@ def process_operations(
     # As the user, before capabilities go: a directory that only root may enter is entered by root alone.
     yield operation("chdir", spec.cwd or "/")
     if seccomp is not None and spec.no_new_privileges is False:
-        yield operation("seccomp", seccomp.program, seccomp.flags, 1)
+        yield operation("seccomp", seccomp.program, seccomp.flags, "now")
     sets = (caps.effective, caps.permitted, caps.inheritable, caps.ambient)
     yield operation("capabilities", *(_available(names, available) for names in sets))
     if spec.no_new_privileges is not False:
@@ -84,7 +84,9 @@ def process_operations(
     if spec.landlock is not None:
         yield landlock(spec.landlock)
     if seccomp is not None and spec.no_new_privileges is not False:
-        yield operation("seccomp", seccomp.program, seccomp.flags, 0)
+        # The default one allows what the launcher does to wait and to execute: nothing else is left to do then.
+        ready = spec.seccomp is None and not spec.init and not spec.hooks.start_container
+        yield operation("seccomp", seccomp.program, seccomp.flags, "ready" if ready else "last")
     yield operation("ready")
     if not first and spec.cpu_affinity and spec.cpu_affinity.final:  # it is in the container's cgroups only now
         yield operation("affinity", spec.cpu_affinity.final)

@@ -34,6 +34,7 @@ struct launcher {
     const void *filter;
     uint32_t filter_length; /* in instructions */
     uint64_t filter_flags;
+    int filter_when_ready;
     char detail[sizeof(((struct ed_message *)0)->detail)];
 };
 

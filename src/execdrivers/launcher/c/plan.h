@@ -77,9 +77,12 @@ enum ed_op {
     ED_OP_COPY_UP,       /* source, destination, set, whole, options: a tmpfs with a copy of what it covers; the mode and
                             owner of its root too */
     ED_OP_SYNC,          /* point: let the caller do what only it can (id maps, hooks), wait for its word to go on */
-    ED_OP_SECCOMP,       /* filter, flags, now: a BPF program and SECCOMP_FILTER_FLAG_*; unless now, the command alone
-                            gets it, as the last thing before it is executed */
+    ED_OP_SECCOMP,       /* filter, flags, when: a BPF program and SECCOMP_FILTER_FLAG_* */
 };
+
+/* When a filter is installed: as the last thing before the execution, on who executes alone; now, while there is the
+ * privilege for it; or before the caller is told that all is ready. */
+enum ed_filter_time { ED_FILTER_LAST, ED_FILTER_NOW, ED_FILTER_READY };
 
 enum ed_kind {
     ED_READY = 1, /* all but the execution is done; the terminal's master comes along if there is one */

@@ -194,6 +194,13 @@ int op_ready(struct launcher *l, struct args *args)
         return result;
     default_actions();
     l->actions_are_default = 1;
+    if (l->filter_when_ready) {
+        result = confine_command(l);
+        if (result < 0)
+            return result;
+        l->filter = NULL; /* it is in force */
+        close_fd(&l->ruleset);
+    }
     result = send_message(l, ED_READY, 0, l->console);
     close_fd(&l->console);
     if (result >= 0)

@@ -42,11 +42,12 @@ int op_seccomp(struct launcher *l, struct args *args)
     l->filter = arg_str(args, &size);
     l->filter_length = size / (uint32_t)sizeof(struct sock_filter);
     l->filter_flags = arg_int(args);
-    int now = (int)arg_int(args);
+    uint64_t when = arg_int(args);
     l->filter_step = l->step;
+    l->filter_when_ready = when == ED_FILTER_READY;
     if (args->bad)
         return -EBADMSG;
-    if (!now)
+    if (when != ED_FILTER_NOW)
         return 0;
     long result = raise_permitted();
     if (result >= 0)
