@@ -35,8 +35,8 @@ _ABOUT = """\
 From the call, or the spawn of a tool, to the exit of `true` being known. Ours are called from Python that has imported
 the library; tools are spawned by posix_spawn(3). The C floor makes exactly what the native driver makes by default:
 six namespaces, its mounts, capabilities, the filter of system calls. The native driver's launcher alone is called from
-Python too, with a plan that is ready: without spec, policy, choice, record and whatever else an engine does. The others
-differ:
+Python too, with a plan that is ready: without spec, policy, choice, record and whatever else an engine does, also
+beside the launcher. The others differ:
 
 """
 
