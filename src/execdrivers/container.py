@@ -477,7 +477,6 @@ class Container(Supervised):
 
     def _changed(self, status: State, change: EventType | None = None, **more: Any) -> None:
         """Its driver has done something to it."""
-        self._adopted = False
         self._record.status = status
         self._take_state(self._hold())
         self._write(change, **more)

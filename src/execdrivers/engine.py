@@ -373,14 +373,12 @@ class Engine:
         standby = held = handle = None
         entry: Entry | None = None
         id = free_id() if name is None else name
-        record = Record(id=id)
+        record = Record(id=id, driver=chosen.name, owner=own_process(), detached=detach, remove=remove)
 
         def reserved() -> Entry:
             nonlocal entry
             if entry is None:
                 entry = self._store.reserve(id, free=name is None)
-                record.driver, record.owner = chosen.name, own_process()
-                record.detached, record.remove = detach, remove
             return entry
 
         try:

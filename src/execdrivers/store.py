@@ -194,15 +194,21 @@ class Entry:
                 os.close(fd)
 
     def read(self) -> Record:
-        """Its record. ``status`` is ``creating`` while there is none.
+        """Its record, for the caller to change. ``status`` is ``creating`` while there is none.
 
         Raises `ContainerNotFound` when it was removed, `StoreError` when the record makes no sense.
         """
+        return copy.copy(self.look())
+
+    def look(self) -> Record:
+        """As `read`, but not to be changed: while the record is the same it is parsed once, and always this one."""
         path = f"{self.path}/{_FILE}"
         try:
-            if self._seen is not None and self.unchanged():
-                return copy.copy(self._seen[1])
             self._check_owner(self._fd)
+            if self._seen is not None:  # each record is a file of its own: another has another number, or is younger
+                signature, record = self._seen
+                if _signature(os.stat(_FILE, dir_fd=self._fd, follow_symlinks=False)) == signature:
+                    return record
             fd = os.open(_FILE, _READ, dir_fd=self._fd)
         except FileNotFoundError:
             if self.gone:
@@ -236,18 +242,8 @@ class Entry:
             if self.gone:
                 raise _not_found(self.id)  # the directory is another container's by now
             raise damaged(self.id, path, f"is that of {record.id!r}")
-        self._seen = _signature(found), copy.copy(record)
+        self._seen = _signature(found), record
         return record
-
-    def unchanged(self) -> bool:
-        """Whether its record is still the one that was read last. Raises `StoreError`."""
-        try:
-            self._check_owner(self._fd)
-            found = os.stat(_FILE, dir_fd=self._fd, follow_symlinks=False)
-        except OSError:
-            return False  # `read` says why
-        # Each record is a file of its own: another has another number, or is younger.
-        return self._seen is not None and _signature(found) == self._seen[0]
 
     def _check_owner(self, fd: int) -> None:
         """What another user has written may name any process or cgroup as ours to kill."""

@@ -79,8 +79,6 @@ class Supervised(Process):
         self._used: Mapping[str, Any] | None = None
         self._freed = False
         self._deleted = False
-        #: What others had recorded was taken over before.
-        self._adopted = False
         #: What the journal has of its beginning and its end.
         self._begin_told = self._end_told = False
         #: It was let go of, and lives on without this program.
@@ -229,7 +227,6 @@ class Supervised(Process):
 
     def _write(self, change: EventType | None = None, **more: Any) -> None:
         """Write the record, and to the journal what has changed it."""
-        self._adopted = False  # what could not be written is not so
         with self._entry as entry:
             if not entry.gone:
                 entry.write(self._record)
@@ -393,10 +390,7 @@ class Supervised(Process):
 
         Raises `ContainerNotFound` when it was removed, `StoreError`.
         """
-        if self._adopted and self._entry.unchanged():
-            return
-        record, live = self._entry.read(), ("running", "paused")
-        self._adopted = True
+        record, live = self._entry.look(), ("running", "paused")
         if record.status in live and self._record.status in live:
             self._record.status = record.status
         if record.spec and record.spec != self._record.spec:

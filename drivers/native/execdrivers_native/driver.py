@@ -131,8 +131,10 @@ class NativeDriver(Driver):
             if (handle := self._create_at_once(request, kept, request.born)) is not None:
                 return handle
             kept = None
-        fits = kept is not None and self._plans.fits(request.spec, kept)
-        compiled = kept.named(request.id) if kept is not None and fits else self._compile(request)
+        if kept is not None and self._plans.fits(request.spec, kept):
+            compiled = kept.named(request.id)
+        else:
+            compiled = self._compile(request)
         if compiled.profile:
             apparmor.check(compiled.profile)
         hooks = compiled.hooks
@@ -186,6 +188,7 @@ class NativeDriver(Driver):
     def _begin_and_give(
         self, request: CreateRequest, kept: KeptPlan, born: Callable[[Handle], object], start: Start, alone: bool
     ) -> NativeHandle | None:
+        """``alone``: no other is being started."""
         child = start.begin(request.stdio, lend=alone)
         try:
             if self._plans.fits(request.spec, kept) and start.give(kept.encoded(request.id)):

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from execdrivers.launcher import Operation, Prepared, encode, operation
-from execdrivers.spec import ContainerSpec
+from execdrivers.spec import ContainerSpec, Mount
 from execdrivers.users import User
 from execdrivers_native import rootfs
 from execdrivers_native.host import Host
@@ -88,14 +88,13 @@ class KeptPlans:
     def fits(self, spec: ContainerSpec, kept: KeptPlan) -> bool:
         """Whether the container's root says to the spec what the plan was compiled for. Raises `SpecError`."""
         now = _trace(spec)
-        if now is not None and kept.trace is not None and now.files == kept.trace.files:
+        if _same(now, kept.trace):
             return True
         found = rootfs.look(spec, wanted_user(spec, self._host))
         rootfs.check(spec, found.mounts)
         if found != kept.plan.found:
             return False
-        if now is not None:
-            kept.trace = now if rootfs.tells_all(now, spec.rootfs or "/", found.mounts) else None
+        kept.trace = _telling(now, spec, found.mounts)
         return True
 
     def keep(self, spec: ContainerSpec, id: str, accounting: bool, plan: NativePlan) -> None:
@@ -117,7 +116,7 @@ class KeptExecution:
         now, last = _trace(spec), self._last
         if last is not None and last[0] != spec:
             last = None
-        if last is not None and now is not None and last[3] is not None and now.files == last[3].files:
+        if last is not None and _same(now, last[3]):
             return last[2]
         user = resolve_user(spec, wanted_user(spec, host))
         if last is not None and last[1] == user:
@@ -125,8 +124,7 @@ class KeptExecution:
         else:
             operations = Prepared(further_process(spec, user, id, host, guarantees))
         if not guarantees["joined"]:  # whose mappings may be others by now
-            told = now if now is not None and rootfs.tells_all(now, spec.rootfs or "/", ()) else None
-            self._last = spec, user, operations, told
+            self._last = spec, user, operations, _telling(now, spec, ())
         return operations
 
 
@@ -135,6 +133,15 @@ def _trace(spec: ContainerSpec) -> rootfs.Trace | None:
         return None if spec.rootfs is None else rootfs.trace(spec.rootfs)
     except OSError:
         return None  # `look` says why
+
+
+def _same(now: rootfs.Trace | None, before: rootfs.Trace | None) -> bool:
+    return now is not None and before is not None and now.files == before.files
+
+
+def _telling(now: rootfs.Trace | None, spec: ContainerSpec, mounts: Sequence[Mount]) -> rootfs.Trace | None:
+    """The trace, if it tells of all changes."""
+    return now if now is not None and rootfs.tells_all(now, spec.rootfs or "/", mounts) else None
 
 
 def _keeps(spec: ContainerSpec, plan: NativePlan) -> bool:

@@ -12,7 +12,7 @@ from execdrivers import cgroups
 from execdrivers.driver import Plan, Step
 from execdrivers.launcher import HookPoints, Operation
 from execdrivers.launcher.ids import map_lines
-from execdrivers.launcher.operations import LISTENER, NAMESPACE_FLAGS
+from execdrivers.launcher.operations import NAMESPACE_FLAGS
 from execdrivers.launcher.trees import Tree
 from execdrivers_native.ids import IdMaps
 from execdrivers_native.rootfs import Found
@@ -61,10 +61,7 @@ class NativePlan:
         anything to it before the command is executed."""
         if self.hooks or any(cgroup.devices for cgroup in self.cgroups):
             return False
-        return not any(
-            item.name in ("sync", "enter", "console") or (item.name == "seccomp" and LISTENER in item.args[1])
-            for item in self.operations
-        )
+        return not any(item.name in ("sync", "enter", "console") or item.listens for item in self.operations)
 
     @property
     def lends_network(self) -> bool:

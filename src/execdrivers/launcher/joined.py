@@ -46,7 +46,7 @@ def join(
     process = JoinedProcess(child)
     try:
         launch.started()
-        waits = place is not None or agent is not None or launch.listens
+        waits = place is not None or agent is not None or any(item.listens for item in launch.operations)
         if not waits:
             launch.say_go()
             launch.await_end()  # whatever comes of it: to be woken once is enough

@@ -15,7 +15,7 @@ from execdrivers import interrupts, pidfd
 from execdrivers.errors import LaunchError
 from execdrivers.launcher._launcher import ffi, lib
 from execdrivers.launcher.failures import clone_error, failed, step_error
-from execdrivers.launcher.operations import LISTENER, Operation, encode
+from execdrivers.launcher.operations import Operation, encode
 
 if TYPE_CHECKING:
     from execdrivers.driver import Stdio
@@ -240,11 +240,6 @@ class Launch:
             return False
         _checked(result, "exec")
         return True
-
-    @cached_property
-    def listens(self) -> bool:
-        """Whether the filter of the plan has a listener, for whom its execution may wait."""
-        return any(item.name == "seccomp" and LISTENER in item.args[1] for item in self.operations)
 
     def await_end(self) -> None:
         """Wait until the launcher has said all that it has to say: for who has told it to go, and of a plan that does

@@ -17,7 +17,6 @@ from execdrivers.launcher._launcher import lib
 from execdrivers.units import parse_ids
 
 __all__ = [
-    "LISTENER",
     "MAX_DESCRIPTORS",
     "MOUNT_ATTRIBUTES",
     "NAMESPACE_FLAGS",
@@ -90,20 +89,18 @@ _SCHEDULER_FLAGS = {
 _IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 #: PER_* of personality(2), by OCI name.
 _PERSONALITIES = {"LINUX": 0, "LINUX32": 8}
-#: SECCOMP_FILTER_FLAG_* of seccomp(2), by OCI name.
+#: SECCOMP_FILTER_FLAG_* of seccomp(2), by OCI name; the last is ours to set.
 SECCOMP_FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 0x1,
     "SECCOMP_FILTER_FLAG_LOG": 0x2,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 0x4,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 0x20,
-    "SECCOMP_FILTER_FLAG_NEW_LISTENER": 0x8,  # ours to set
+    "SECCOMP_FILTER_FLAG_NEW_LISTENER": 0x8,
 }
 
 
 #: When a filter is installed, seccomp in c/plan.h.
 FILTER_TIMES = {"last": lib.ED_FILTER_LAST, "now": lib.ED_FILTER_NOW, "ready": lib.ED_FILTER_READY}
-#: Of these the one with which a filter has a listener, which is the caller's.
-LISTENER = "SECCOMP_FILTER_FLAG_NEW_LISTENER"
 
 
 class Operation(NamedTuple):
@@ -111,6 +108,11 @@ class Operation(NamedTuple):
 
     name: str
     args: tuple[Any, ...]
+
+    @property
+    def listens(self) -> bool:
+        """Whether it is a filter with a listener, which is the caller's, and for whose answers the command may wait."""
+        return self.name == "seccomp" and "SECCOMP_FILTER_FLAG_NEW_LISTENER" in self.args[1]
 
     def step(self) -> Step:
         """As a step of the plan that people see; arguments that say nothing are left out."""
