@@ -58,7 +58,10 @@ class Recovered(Container):
         return self._record.state
 
     def _seen_state(self) -> State:
-        return self.state  # which the record has, and no hold on it is taken for
+        handle = self._handle
+        if handle is None or self._over or pidfd.wait(handle.exit_fd, 0):
+            return self.state  # which the record has, and no hold on it is taken for
+        return self._record.status
 
     @property
     def exit(self) -> Exit | None:

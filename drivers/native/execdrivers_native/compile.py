@@ -160,6 +160,9 @@ class _Compiler:
         rooted = ("cgroup",) if lists and "cgroup" in late else ()
         soon = tuple(name for name in late if name not in rooted)
         inside, with_network = self._contents()
+        bounding, *process_itself = process(
+            self.spec, self.user, self.id, self.host, confined=self.confined, groups=self.groups
+        )
         operations = [
             *self._enter(early),
             *self._identity_maps(),
@@ -176,9 +179,10 @@ class _Compiler:
             *([operation("unshare", rooted)] if rooted else []),
             *confine(self.profile, self.spec.selinux_label),
             operation("pivot"),
+            bounding,  # it takes nothing from the launcher, who may have to wait now
             *with_network,
             *self._root_propagation(),
-            *process(self.spec, self.user, self.id, self.host, confined=self.confined, groups=self.groups),
+            *process_itself,
         ]
         if self.hooks:
             operations[-1:-1] = self.hooks.inside("start_container")

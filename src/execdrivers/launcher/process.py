@@ -55,21 +55,21 @@ def process_operations(
     first: bool = True,
     seccomp: Filter | None = None,
 ) -> Iterator[Operation]:
-    """Terminal, limits, identity, capabilities, the waiting for `Launch.go`, and the command.
+    """The bounding set, terminal, limits, identity, capabilities, the waiting for `Launch.go`, and the command.
 
     ``available`` is the mask of the capabilities that the caller has to give; others are left out. Not ``set_groups``
     where setgroups(2) is denied (a user namespace of one id). Not ``first`` for one more process of a container.
     ``seccomp`` holds for the command alone where no_new_privs is set; else from before capabilities go, which
     installing it takes, so that it must allow the rest of the plan.
     """
+    caps = capability_sets(spec.capabilities, root=user.uid == 0)
+    yield operation("bounding", _available(caps.bounding, available))
     if spec.tty:
         rows, columns = spec.console_size or (0, 0)
         yield operation("console", rows, columns, user.uid, int(first))
     for name, limit in spec.rlimits.items():  # late: they hold for the launcher too
         yield operation("rlimit", rlimit_number(name), limit.soft, limit.hard)
     yield from _scheduling(spec)
-    caps = capability_sets(spec.capabilities, root=user.uid == 0)
-    yield operation("bounding", _available(caps.bounding, available))
     yield operation("identity", user.uid, user.gid, int(set_groups), user.groups if set_groups else ())
     if spec.umask is not None:
         yield operation("umask", spec.umask)

@@ -48,10 +48,17 @@ void hear_of_children(void)
     sys4(__NR_rt_sigaction, SIGCHLD, &action, NULL, SIGSET_SIZE);
 }
 
-static void signals_of_command(const struct launcher *l)
+/* Once, where there is time for it. */
+void reset_actions(struct launcher *l)
 {
     if (!l->actions_are_default)
         default_actions();
+    l->actions_are_default = 1;
+}
+
+static void signals_of_command(struct launcher *l)
+{
+    reset_actions(l);
     unblock_signals();
 }
 
@@ -237,7 +244,7 @@ int op_join(struct launcher *l, struct args *args)
     if (result >= 0)
         result = sys2(__NR_setns, target, flags);
     if (result >= 0)
-        result = keep_capabilities(capabilities);
+        result = keep_capabilities(l, capabilities);
     if (result < 0)
         return (int)result;
     hear_of_children();

@@ -25,6 +25,7 @@ struct launcher {
     int network_follows; /* the caller sends it, for op_loopback */
     int null_is_own; /* stdio is not the host's null device */
     int actions_are_default; /* what comes of signals, though they wait until the execution */
+    uint64_t dropped; /* from the bounding set, as a mask */
     uint32_t ruleset_step, filter_step;
     uint32_t step, count; /* the operation that is at work, and how many there are */
     const unsigned char *at, *end; /* of the plan: the next operation */
@@ -104,7 +105,7 @@ int op_channel(struct launcher *l, struct args *args);
 int op_stdio(struct launcher *l, struct args *args);
 int op_sync(struct launcher *l, struct args *args);
 /* process.c */
-int keep_capabilities(uint64_t mask);
+int keep_capabilities(struct launcher *l, uint64_t mask);
 int op_rlimit(struct launcher *l, struct args *args);
 int op_session(struct launcher *l, struct args *args);
 int op_console(struct launcher *l, struct args *args);
@@ -138,6 +139,7 @@ int op_hook(struct launcher *l, struct args *args);
 /* exec.c */
 const char **string_list(struct args *args);
 void hear_of_children(void);
+void reset_actions(struct launcher *l);
 int own_null_device(struct launcher *l);
 int confine_command(struct launcher *l);
 int op_exec(struct launcher *l, struct args *args);

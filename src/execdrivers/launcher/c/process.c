@@ -78,25 +78,26 @@ int op_console(struct launcher *l, struct args *args)
     return result < 0 ? (int)result : 0;
 }
 
-static int keep_bounding(uint64_t mask)
+static int keep_bounding(struct launcher *l, uint64_t mask)
 {
     for (int cap = 0; cap < 64; cap++) {
-        if (mask >> cap & 1)
+        if ((mask | l->dropped) >> cap & 1)
             continue;
         long result = sys5(__NR_prctl, PR_CAPBSET_DROP, cap, 0, 0, 0);
         if (result == -EINVAL) /* past the last one the kernel knows */
             break;
         if (result < 0)
             return (int)result;
+        l->dropped |= 1ULL << cap;
     }
     return 0;
 }
 
-int keep_capabilities(uint64_t mask)
+int keep_capabilities(struct launcher *l, uint64_t mask)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2];
-    long result = keep_bounding(mask);
+    long result = keep_bounding(l, mask);
     if (result >= 0)
         result = sys2(__NR_capget, &header, data);
     for (int i = 0; i < 2; i++) {
@@ -109,9 +110,8 @@ int keep_capabilities(uint64_t mask)
 
 int op_bounding(struct launcher *l, struct args *args)
 {
-    (void)l;
     uint64_t mask = arg_int(args);
-    return args->bad ? -EBADMSG : keep_bounding(mask);
+    return args->bad ? -EBADMSG : keep_bounding(l, mask);
 }
 
 int op_identity(struct launcher *l, struct args *args)
@@ -192,8 +192,7 @@ int op_ready(struct launcher *l, struct args *args)
     int result = own_null_device(l);
     if (result < 0)
         return result;
-    default_actions();
-    l->actions_are_default = 1;
+    reset_actions(l);
     if (l->filter_when_ready) {
         result = confine_command(l);
         if (result < 0)

@@ -52,9 +52,10 @@ int op_domainname(struct launcher *l, struct args *args)
     return args->bad ? -EBADMSG : (int)sys2(__NR_setdomainname, name, length);
 }
 
-static int enter_network(const struct launcher *l)
+static int enter_network(struct launcher *l)
 {
     scoped_fd network = -1;
+    reset_actions(l);
     int result = look_out(l);
     if (result >= 0)
         result = receive_network(&network);
