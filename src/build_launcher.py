@@ -94,7 +94,7 @@ int ed_last_words(int control, struct ed_message *message, uint32_t *kind);
 int ed_send_stdio(int control, const int *fds);
 struct ed_begin {
     int stdio[3]; int plan; const int *more; int more_count; uint64_t flags; int cgroup; int keep_capabilities;
-    int beside;
+    int beside; int alone;
 };
 struct ed_begun { struct ed_child child; int control; uint64_t started; };
 int ed_begin(const struct ed_begin *how, struct ed_begun *begun);

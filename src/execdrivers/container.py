@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -352,8 +352,17 @@ class Container(Supervised):
     def _exec(self, spec: ContainerSpec, stdin: Input, stdout: Output, stderr: Output) -> ExecProcess:
         wiring = connect(stdin, stdout, stderr, tty=spec.tty)
         try:
-            with self._operating("take another process") as container:
-                request = ExecRequest(id=os.urandom(6).hex(), spec=spec, stdio=wiring.stdio, directory=self._entry.path)
+            with self._beginning("take another process") as admit:
+                held = self._handle
+                beside = held is not None and held.admits
+                container = held if held is not None and beside else admit()
+                request = ExecRequest(
+                    id=os.urandom(6).hex(),
+                    spec=spec,
+                    stdio=wiring.stdio,
+                    directory=self._entry.path,
+                    admit=admit if beside else None,
+                )
                 handle = container.exec(request)
                 self._announcer.note("exec_started", exec=request.id, args=spec.args, pid=handle.pid)
         except BaseException:
@@ -438,22 +447,32 @@ class Container(Supervised):
 
         Raises `InvalidState` unless it runs, or is paused where that will do, or when it ends meanwhile.
         """
+        with self._beginning(what, paused=paused) as admit:
+            yield admit()
+
+    @contextlib.contextmanager
+    def _beginning(self, what: str, *, paused: bool = False) -> Iterator[Callable[[], Handle]]:
+        """As `_operating`, alone among all threads; among all programs, as recorded, once what it yields is called."""
         if self._seen_state() != "running":  # others may have changed that
             self._require_running(self.state, what, paused=paused)
-        with self._changing():
+        with self._changing(), contextlib.ExitStack() as stack:
             self._require_running(self._record.status, what, paused=paused)  # not deleted by another thread meanwhile
-            with self._entry:
+
+            def admit() -> Handle:
+                stack.enter_context(self._entry)
                 self._refresh()
                 self._require_running(self._record.status, what, paused=paused)
-                handle = self._hold()
-                try:
-                    yield handle
-                except (LaunchError, OperationError) as error:
-                    if handle.pid is not None and not pidfd.is_ending(handle.pid):
-                        raise
-                    # Whatever it is that failed first.
-                    message = f"container {self.id!r} is ending and cannot {what}"
-                    raise InvalidState(message, remedy="create another") from error
+                return self._hold()
+
+            try:
+                yield admit
+            except (LaunchError, OperationError) as error:
+                handle = self._handle
+                if handle is None or (handle.pid is not None and not pidfd.is_ending(handle.pid)):
+                    raise
+                # Whatever it is that failed first.
+                message = f"container {self.id!r} is ending and cannot {what}"
+                raise InvalidState(message, remedy="create another") from error
 
     def _require(self, asked: Mapping[str, str]) -> None:
         """Raises `UnsupportedFeature` unless its driver has these features (feature → what asks for it)."""

@@ -165,12 +165,18 @@ class ExecRequest:
     ``spec`` is the container's own with what concerns the process (``args``, ``env``, ``cwd``, ``user``, ``tty``,
     ``capabilities`` …) as asked for; what concerns the container in it is in force already. ``id`` is unique among the
     processes of the container. ``directory`` is the container's own, as in `CreateRequest`.
+
+    ``admit`` is given to a handle that says that it `Handle.admits`: it keeps other programs from changing the
+    container until `Handle.exec` returns, and heeds what they have done to it before. To be called once, before the
+    process is in the container or can be seen there. What it raises (`InvalidState`, `ContainerNotFound`, `StoreError`)
+    `Handle.exec` raises, and leaves nothing.
     """
 
     id: str
     spec: ContainerSpec
     stdio: Stdio
     directory: str
+    admit: Callable[[], object] | None = None
 
 
 class Driver(abc.ABC):
@@ -255,7 +261,7 @@ class ProcessHandle(abc.ABC):
 
     @abc.abstractmethod
     def exit(self) -> Exit:
-        """How it ended; called once `exit_fd` is readable. Does not block."""
+        """How it ended; called once `exit_fd` is readable. Waits for nothing but what ends with it."""
 
     def close(self) -> None:
         """Let go of the handle's descriptors; the process, once started, lives on. May be called twice."""
@@ -273,6 +279,9 @@ class Handle(ProcessHandle):
     ``pid``, ``exit_fd``, ``terminal``, `signal` and `exit` are about its first process; `exit` comes before `delete`.
     `close` is called instead of `delete` where the container is to live on without this program.
     """
+
+    #: Whether `exec` calls `ExecRequest.admit` itself, so that it can prepare before; else that is done already.
+    admits: ClassVar[bool] = False
 
     def identity(self) -> tuple[int, int] | None:
         """Pid and start time (`execdrivers.pidfd.start_time`) of the first process; None when there is none."""

@@ -189,7 +189,7 @@ class NativeDriver(Driver):
         self, request: CreateRequest, kept: KeptPlan, born: Callable[[Handle], object], start: Start, alone: bool
     ) -> NativeHandle | None:
         """``alone``: no other is being started."""
-        child = start.begin(request.stdio, lend=alone)
+        child = start.begin(request.stdio, alone=alone)
         try:
             if self._plans.fits(request.spec, kept) and start.give(kept.encoded(request.id)):
                 handle = self._handle(request, kept.plan, start=start)

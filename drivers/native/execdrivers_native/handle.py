@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -23,6 +23,7 @@ from execdrivers_native.kept import KeptExecution
 from execdrivers_native.process import exec_device_rules
 
 if TYPE_CHECKING:
+    from execdrivers.launcher import Operation
     from execdrivers.spec import Resources
     from execdrivers.stats import Stats
 
@@ -33,8 +34,14 @@ __all__ = ["NativeHandle"]
 _LATER = "cgroups.json"
 
 
+class _Overtaken(Exception):
+    """Another program has changed the container just before it was kept from it."""
+
+
 class NativeHandle(Handle):
     """A container whose first process is our child, or, recovered, somebody's."""
+
+    admits = True
 
     def __init__(
         self,
@@ -224,16 +231,34 @@ class NativeHandle(Handle):
         return sample(self._cgroups(), self.pids, self.pid, self._first())
 
     def exec(self, request: ExecRequest) -> ProcessHandle:
-        spec = request.spec
-        if rules := exec_device_rules(spec, self._host, self._guarantees["capabilities"]):
+        rules = exec_device_rules(request.spec, self._host, self._guarantees["capabilities"])
+        if request.admit is not None and not rules and not self._cgroups():
+            with contextlib.suppress(_Overtaken):
+                return self._join(request, request.admit)
+        elif request.admit is not None:
+            request.admit()
+        if rules:
             self._extend("exec", self._plan(None, rules))
-        made = self._cgroups()
+        return self._join(request)
+
+    def _join(self, request: ExecRequest, admit: Callable[[], object] | None = None) -> ProcessHandle:
+        """``admit``: to be called while the launcher comes into being. Raises `_Overtaken` where there are cgroups by
+        then, though there were none."""
+        made = self._cgroups() if admit is None else ()
+
+        def compile() -> tuple[Operation, ...]:
+            if admit is not None:
+                admit()
+                if self._cgroups():
+                    raise _Overtaken
+            return self._execution.compile(request.spec, self._id, self._host, self._guarantees)
+
         return join(
-            lambda: self._execution.compile(spec, self._id, self._host, self._guarantees),
+            compile,
             request.stdio,
             self._first(),
             (lambda pid: cgroups.move(made, lambda: (pid,))) if made else None,
-            seccomp.agent(spec, self._id, request.directory, self.pid or 0),
+            seccomp.agent(request.spec, self._id, request.directory, self.pid or 0),
         )
 
     def pause(self) -> None:

@@ -74,12 +74,13 @@ class Start:
         self._close_descriptors()
         handle.hold(child)
 
-    def begin(self, stdio: Stdio, *, lend: bool) -> Started:
-        """Start the launcher of a plan without descriptors and points, which it gets later (`give`). ``lend``: make its
-        network namespace meanwhile, where that may be. Raises `LaunchError`."""
-        self._lent = lend and self._compiled.lends_network
+    def begin(self, stdio: Stdio, *, alone: bool) -> Started:
+        """Start the launcher of a plan without descriptors and points, which it gets later (`give`). ``alone``: no
+        other is begun meanwhile, so that there is a processor for its network namespace to be made here, where that
+        may be. Raises `LaunchError`."""
+        self._lent = alone and self._compiled.lends_network
         flags = self._compiled.clone_flags & ~(NAMESPACE_FLAGS["network"] if self._lent else 0)
-        return self.launch.begin(stdio, flags=flags, beside=True)
+        return self.launch.begin(stdio, flags=flags, beside=True, alone=alone)
 
     def give(self, plan: bytes) -> bool:
         """Give it the plan, encoded, and the namespace that it was not started in; whether this thread could make that.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import signal
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -24,6 +25,11 @@ __all__ = ["JoinedProcess", "join"]
 
 #: Seconds that a launcher may take to see that its caller is gone.
 _GIVES_UP = 0.02
+#: And to end, after what it waits for has ended; and how often to look whether it has, which takes a microsecond.
+_FOLLOWS, _LOOKS = 10, 100
+
+#: The launches of this program that are under way: where there are several, they have no processor to themselves.
+_under_way: list[Launch] = []
 
 
 def join(
@@ -42,7 +48,25 @@ def join(
     """
     sweep()
     launch = Launch(operations, agent=agent)
-    child = spawn_launcher(launch, stdio, more=(first,), beside=place is None)
+    alone = not _under_way
+    _under_way.append(launch)
+    try:
+        return _run(launch, stdio, first, place, agent, alone=alone)
+    finally:
+        _under_way.remove(launch)
+
+
+def _run(
+    launch: Launch,
+    stdio: Stdio,
+    first: int,
+    place: Callable[[int], object] | None,
+    agent: Callable[[int, int], object] | None,
+    *,
+    alone: bool,
+) -> JoinedProcess:
+    beside = place is None
+    child = spawn_launcher(launch, stdio, more=(first,), beside=beside, alone=alone and beside)
     process = JoinedProcess(child)
     try:
         launch.started()
@@ -70,14 +94,27 @@ def join(
     return process
 
 
+def _await(fd: int) -> None:
+    """Wait for the end of a process that is about to end: looking, first, for to be woken takes longer than that."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    for _ in range(_LOOKS):
+        if poll.poll(0):
+            return
+    poll.poll(1000 * _FOLLOWS)
+
+
 class JoinedProcess(ProcessHandle):
-    """One more process in a container. Our child waits for it outside and ends as it does (c/exec.c, op_join)."""
+    """One more process in a container. Our child waits for it outside and ends as it does (c/exec.c, op_join).
+
+    Its own end is waited for, not our child's, which comes with it: so the two wake at the same time, not one after the
+    other.
+    """
 
     def __init__(self, outside: Started) -> None:
-        self._outside = outside.pid
+        self._outside = outside
         self.exit_fd = outside.pidfd
         self.pid: int | None = None
-        self._pidfd = -1
 
     def hold(self, launch: Launch, *, waits: bool) -> int:
         """Take hold of the process that joined; its pid.
@@ -86,8 +123,10 @@ class JoinedProcess(ProcessHandle):
         """
         assert launch.pid is not None
         self.pid, self.terminal = launch.pid, launch.terminal
-        self._pidfd = self._open(launch.pid)
-        if waits and self._pidfd < 0:
+        inside = self._open(launch.pid)
+        if inside >= 0:
+            self.exit_fd = inside
+        elif waits:
             message = "exec: the process was killed before it executed its command"
             raise LaunchError(message, step="exec", errno=errno.ESRCH)
         return launch.pid
@@ -98,35 +137,37 @@ class JoinedProcess(ProcessHandle):
             fd = pidfd.open(pid)
         except ProcessLookupError:
             return -1
-        if pid in pidfd.children(self._outside):  # now, so that the pidfd is of no other
+        if pid in pidfd.children(self._outside.pid):  # now, so that the pidfd is of no other
             return fd
         os.close(fd)
         return -1
 
     def kill_inside(self) -> None:
         """Kill what joined, if it is there by now."""
-        for pid in pidfd.children(self._outside):
+        for pid in pidfd.children(self._outside.pid):
             fd = self._open(pid)
             if fd >= 0:
                 with contextlib.suppress(ProcessLookupError):
                     pidfd.send_signal(fd, signal.SIGKILL)
                 os.close(fd)
 
-    def signal(self, number: signal.Signals) -> None:
-        if self._pidfd < 0:
+    def signal(self, number: int) -> None:
+        if self.exit_fd in (-1, self._outside.pidfd):
             raise ProcessLookupError("the process has ended")
-        pidfd.send_signal(self._pidfd, number)
+        pidfd.send_signal(self.exit_fd, number)
 
     def exit(self) -> Exit:
-        status = pidfd.wait_status(self.exit_fd)
+        _await(self._outside.pidfd)
+        status = pidfd.wait_status(self._outside.pidfd)
         self.pid = None
         return Exit.from_wait_status(status)
 
     def close(self) -> None:
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
-        if self.pid is not None and self.exit_fd >= 0:  # it runs on, and is to be reaped
-            leave(self.exit_fd)
+        outside, self._outside = self._outside, Started(self._outside.pid, -1)
+        if self.exit_fd == outside.pidfd:
             self.exit_fd = -1
         super().close()
+        if outside.pidfd >= 0 and self.pid is not None:  # it runs on, and is to be reaped
+            leave(outside.pidfd)
+        elif outside.pidfd >= 0:
+            os.close(outside.pidfd)

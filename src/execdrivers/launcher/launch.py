@@ -140,6 +140,7 @@ class Launch:
         keep_capabilities: bool = False,
         more: Sequence[int] = (),
         beside: bool = False,
+        alone: bool = False,
     ) -> Started:
         """Start the launcher as a child of ours; ``beside`` us without its plan, which `give` gives it. The arguments
         are those of `spawn_launcher`. Raises what making the plan does, and `LaunchError`; what fails beside us `ready`
@@ -150,7 +151,17 @@ class Launch:
             self._plan = self._make_plan()
         try:
             with _complete(stdio) as given:
-                room = given, self._plan, rest, len(more), flags, cgroup, int(keep_capabilities), int(beside)
+                room = (
+                    given,
+                    self._plan,
+                    rest,
+                    len(more),
+                    flags,
+                    cgroup,
+                    int(keep_capabilities),
+                    int(beside),
+                    int(alone),
+                )
                 how = ffi.new("struct ed_begin *", room)
                 result = lib.ed_begin(how, begun)
         except BaseException:  # an interrupt, which Python notices as the call returns
@@ -375,13 +386,15 @@ def spawn_launcher(
     more: Sequence[int] = (),
     by: Spawner | None = None,
     beside: bool = False,
+    alone: bool = False,
 ) -> Started:
     """Start a launcher itself, in new namespaces (``CLONE_NEW*`` in flags), in a cgroup of v2 (a descriptor).
 
     ``keep_capabilities`` makes them survive the execution whatever the child's uid (for user namespaces); ``more`` are
     the launcher's descriptors from 6 on; ``by`` is to be its parent, None: this program. ``beside``: its namespaces are
     made, and it is executed, while its plan is made and encoded here, on another processor where there is one; it then
-    has this thread's affinity as its own, whatever cpuset it comes to, and what fails of that `Launch.ready` raises.
+    has this thread's affinity as its own, whatever cpuset it comes to, and what fails of that `Launch.ready` raises;
+    ``alone``: no other is begun meanwhile, so that it need not sleep while it waits for what it is given.
     Raises `LaunchError`, and what making the plan does.
     """
     if by is not None:
@@ -390,7 +403,13 @@ def spawn_launcher(
         launch.pid = child.pid
         return child
     child = launch.begin(
-        stdio, flags=flags, cgroup=cgroup, keep_capabilities=keep_capabilities, more=more, beside=beside
+        stdio,
+        flags=flags,
+        cgroup=cgroup,
+        keep_capabilities=keep_capabilities,
+        more=more,
+        beside=beside,
+        alone=alone,
     )
     if beside:
         try:

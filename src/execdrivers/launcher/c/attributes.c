@@ -5,7 +5,8 @@
 #include <linux/keyctl.h>
 #include <linux/sched/types.h>
 
-#define MAX_PROCESSORS 8192
+#include "processors.h"
+
 #define POSSESSOR_ALL 0x3f000000 /* KEY_POS_ALL of the kernel's include/linux/key.h */
 #define IOPRIO_WHO_PROCESS 1
 #define IOPRIO_CLASS_SHIFT 13
@@ -48,14 +49,14 @@ int op_io_priority(struct launcher *l, struct args *args)
 int op_affinity(struct launcher *l, struct args *args)
 {
     (void)l;
-    uint64_t set[MAX_PROCESSORS / 64] = {0};
+    struct processors wanted = {.size = sizeof wanted.set};
     for (uint32_t left = arg_count(args); left && !args->bad; left--) {
         uint64_t processor = arg_int(args);
         if (processor >= MAX_PROCESSORS)
             return -EINVAL;
-        set[processor / 64] |= 1ULL << processor % 64;
+        wanted.set[processor / 64] |= 1ULL << processor % 64;
     }
-    return args->bad ? -EBADMSG : (int)sys3(__NR_sched_setaffinity, 0, sizeof set, set);
+    return args->bad ? -EBADMSG : (int)run_on(0, &wanted);
 }
 
 int op_personality(struct launcher *l, struct args *args)

@@ -9,6 +9,9 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "clone.h"
+#include "processors.h"
+
 #define BERTHS 16
 #define NEW_NAMESPACES                                                                                            \
     (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET) /* what unshare(2) makes for itself */
@@ -34,8 +37,9 @@ static struct berth *take_berth(void)
 }
 
 /* Runs beside the parent, in its memory: system calls only, no return. */
-__attribute__((noreturn, used)) static void berth_main(struct berth *berth)
+__attribute__((noreturn)) static void begin_beside(void *place)
 {
+    const struct berth *berth = place;
     const struct ed_spawn *how = &berth->how;
     int control = how->descriptors[ED_CONTROL_FD];
     long result = berth->unshare ? sys1(__NR_unshare, berth->unshare) : 0;
@@ -53,55 +57,18 @@ __attribute__((noreturn, used)) static void berth_main(struct berth *berth)
         sys1(__NR_exit, 127);
 }
 
-/* clone3(2) of a child that goes on in berth_main, on the stack that the arguments name. */
-static long clone_to_berth(const struct clone_args *clone, struct berth *berth)
-{
-    long result;
-#if defined(__x86_64__)
-    __asm__ volatile("syscall\n"
-                     "test %%rax, %%rax\n"
-                     "jnz 1f\n"
-                     "mov %[berth], %%rdi\n"
-                     "xor %%ebp, %%ebp\n"
-                     "call berth_main\n"
-                     "1:\n"
-                     : "=a"(result)
-                     : "a"(__NR_clone3), "D"(clone), "S"(sizeof *clone), [berth] "r"(berth)
-                     : "rcx", "r11", "memory");
-#elif defined(__aarch64__)
-    register long x8 __asm__("x8") = __NR_clone3;
-    register long x0 __asm__("x0") = (long)clone;
-    register long x1 __asm__("x1") = sizeof *clone;
-    __asm__ volatile("svc #0\n"
-                     "cbnz x0, 1f\n"
-                     "mov x0, %[berth]\n"
-                     "mov x29, #0\n"
-                     "bl berth_main\n"
-                     "1:\n"
-                     : "+r"(x0)
-                     : "r"(x8), "r"(x1), [berth] "r"(berth)
-                     : "memory");
-    result = x0;
-#endif
-    return result;
-}
-
-#define MOST_PROCESSORS 8192
-
 /* Where a virtual machine's other processors idle its kernel may take them for busy, and queue the child behind us on
  * ours, of all. This has it go to another, and then lets it run where we may; where that fails nothing is lost. */
 static void move_aside(long pid)
 {
-    unsigned long ours[MOST_PROCESSORS / 8 / sizeof(long)], others[MOST_PROCESSORS / 8 / sizeof(long)];
-    const unsigned int bits = 8 * sizeof(long);
-    long size = sys3(__NR_sched_getaffinity, 0, sizeof ours, ours);
+    struct processors ours;
     unsigned int here;
-    if (size <= 0 || sys3(__NR_getcpu, &here, NULL, NULL) < 0 || here >= 8 * (unsigned long)size)
+    if (our_processors(&ours, &here) < 0)
         return;
-    memcpy(others, ours, (size_t)size);
-    others[here / bits] &= ~(1UL << here % bits);
-    if (sys3(__NR_sched_setaffinity, pid, size, others) >= 0) /* there is another */
-        sys3(__NR_sched_setaffinity, pid, size, ours);
+    struct processors others = ours;
+    others.set[here / 64] &= ~(1ULL << here % 64);
+    if (run_on(pid, &others) >= 0) /* there is another */
+        run_on(pid, &ours);
 }
 
 /* The child inherits that all signals wait: a handler must not run in it on our memory. */
@@ -119,7 +86,7 @@ static int begin_in_berth(struct berth *berth, struct ed_child *child)
     add_cgroup(&clone, how);
     berth->unshare = how->flags & NEW_NAMESPACES;
     uint64_t before = block_signals();
-    long pid = clone_to_berth(&clone, berth);
+    long pid = clone_to(&clone, begin_beside, berth);
     restore_signals(before);
     if (pid < 0) {
         __atomic_store_n(&berth->taken, 0, __ATOMIC_RELEASE);
@@ -141,7 +108,8 @@ static uint64_t ticks_since_boot(void)
 
 static int begin(const struct ed_begin *how, int theirs, int image, struct ed_child *child)
 {
-    static char *const argv[] = {"execdrivers-launcher", NULL}, *const envp[] = {NULL};
+    static char *const name[] = {"execdrivers-launcher", NULL}, *const looking[] = {"execdrivers-launcher", "alone", NULL};
+    static char *const envp[] = {NULL};
     struct berth ours = {.taken = 0}, *berth = how->beside ? take_berth() : NULL;
     struct berth *used = berth ? berth : &ours; /* then as any other child, while we sleep; also where all are taken */
     int count = 0;
@@ -157,7 +125,7 @@ static int begin(const struct ed_begin *how, int theirs, int image, struct ed_ch
                                   .flags = how->flags,
                                   .cgroup = how->cgroup,
                                   .keep_capabilities = how->keep_capabilities,
-                                  .argv = argv,
+                                  .argv = how->alone ? looking : name,
                                   .envp = envp};
     return berth ? begin_in_berth(berth, child) : spawn_child(&used->how, child);
 }

@@ -10,6 +10,8 @@
 #include <linux/sched.h>
 #include <linux/wait.h>
 
+#include "clone.h"
+#include "processors.h"
 #include "signals.h"
 
 #define FEW 400 /* strings in all lists of a usual plan, and the NULLs behind them */
@@ -231,6 +233,35 @@ __attribute__((noreturn)) static void wait_outside(long child)
     end_as(status);
 }
 
+static struct {
+    unsigned char stack[1 << 16] __attribute__((aligned(16)));
+    struct launcher *launcher;
+    struct processors processors; /* that it may run on; none: any that we may */
+} inside;
+
+__attribute__((noreturn)) static void go_on_inside(void *unused)
+{
+    (void)unused;
+    long result = inside.processors.size ? run_on(0, &inside.processors) : 0;
+    if (result < 0)
+        fail(inside.launcher, (int)result);
+    go_on(inside.launcher);
+}
+
+/* Who ends on the processor where we sleep wakes us for next to nothing; another would have to be woken, too. */
+static void stay_here(void)
+{
+    unsigned int here;
+    if (our_processors(&inside.processors, &here) < 0) {
+        inside.processors.size = 0;
+        return;
+    }
+    struct processors one = {.size = inside.processors.size};
+    one.set[here / 64] = 1ULL << here % 64;
+    if (run_on(0, &one) < 0)
+        inside.processors.size = 0;
+}
+
 /* The process that joins is our child, since a pid namespace takes in children alone; we stay outside. */
 int op_join(struct launcher *l, struct args *args)
 {
@@ -248,11 +279,15 @@ int op_join(struct launcher *l, struct args *args)
     if (result < 0)
         return (int)result;
     hear_of_children();
-    /* In our memory, where we sleep until it has executed or left: a copy would take it longer than all the rest. */
-    struct clone_args clone = {.flags = CLONE_VM | CLONE_VFORK, .exit_signal = SIGCHLD};
-    long child = sys2(__NR_clone3, &clone, sizeof clone);
-    if (child == 0)
-        go_on(l);
+    if (l->looks_out)
+        stay_here();
+    /* In our memory: a copy would take it longer than all the rest. We leave that to it. */
+    inside.launcher = l;
+    struct clone_args clone = {.flags = CLONE_VM,
+                               .stack = (uintptr_t)inside.stack,
+                               .stack_size = sizeof inside.stack,
+                               .exit_signal = SIGCHLD};
+    long child = clone_to(&clone, go_on_inside, NULL);
     if (child < 0)
         return (int)child;
     wait_outside(child);

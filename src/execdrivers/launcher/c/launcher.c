@@ -122,15 +122,16 @@ int send_message(struct launcher *l, uint32_t kind, int error, int fd)
 
 #define LOOKS 400 /* a tenth of a millisecond, at the most */
 
-/* A caller that is at work for us on another processor, and for nobody else, is not waited for asleep: to be woken takes
- * as long as what is left for it to do. */
-int look_out(const struct launcher *l)
+/* A caller that is at work for us alone, on another processor, is not waited for asleep: to be woken takes as long as what
+ * is left for it to do. What is to be done at any time is done then. */
+int look_out(struct launcher *l)
 {
     struct pollfd control = {.fd = ED_CONTROL_FD, .events = POLLIN};
     struct __kernel_timespec none = {0};
     long ready = 0;
-    for (int i = 0; l->network_follows && i < LOOKS && !ready; i++)
-        ready = sys5(__NR_ppoll, &control, 1, &none, NULL, 0);
+    for (int i = 0; l->looks_out && i < LOOKS && !ready; i++)
+        if ((ready = sys5(__NR_ppoll, &control, 1, &none, NULL, 0)) == 0)
+            reset_actions(l);
     return ready < 0 && ready != -EINTR ? (int)ready : 0;
 }
 
@@ -290,7 +291,7 @@ static int run_plan(struct launcher *l, const unsigned char *plan, size_t size)
     return run_operations(l);
 }
 
-__attribute__((noreturn)) static void fail(struct launcher *l, int result)
+void fail(struct launcher *l, int result)
 {
     send_message(l, ED_FAILED, -result, -1);
     end_process(125);
@@ -324,7 +325,9 @@ static int receive_plan(struct launcher *l, const unsigned char **plan, size_t *
     static unsigned char room[ED_SHORT_PLAN];
     struct ed_message message;
     scoped_fd fd = -1;
-    long behind = receive(ED_PLAN, &message, &fd, 1, (struct message_part){room, sizeof room});
+    long behind = look_out(l);
+    if (behind >= 0)
+        behind = receive(ED_PLAN, &message, &fd, 1, (struct message_part){room, sizeof room});
     if (behind < 0)
         return (int)behind;
     l->network_follows = message.step != 0;
@@ -345,9 +348,10 @@ static int find_plan(struct launcher *l, const unsigned char **plan, size_t *siz
     return receive_plan(l, plan, size);
 }
 
-__attribute__((noreturn, used)) void launcher_main(void)
+/* The stack begins with the count of our arguments: there is a second one where the caller is at work for us alone. */
+__attribute__((noreturn, used)) void launcher_main(const long *stack)
 {
-    struct launcher l = {.root = -1, .console = -1, .ruleset = -1};
+    struct launcher l = {.root = -1, .console = -1, .ruleset = -1, .looks_out = *stack > 1};
     const unsigned char *plan = NULL;
     size_t size = 0;
     int result = (int)sys3(__NR_fcntl, ED_CONTROL_FD, F_SETFD, FD_CLOEXEC);
@@ -366,7 +370,7 @@ __attribute__((noreturn, used)) void launcher_main(void)
 
 #if defined(EXECDRIVERS_SIMULATED) /* its main is the test's */
 #elif defined(__x86_64__)
-__asm__(".globl _start\n_start:\n xor %ebp, %ebp\n and $-16, %rsp\n call launcher_main\n");
+__asm__(".globl _start\n_start:\n xor %ebp, %ebp\n mov %rsp, %rdi\n and $-16, %rsp\n call launcher_main\n");
 #elif defined(__aarch64__)
-__asm__(".globl _start\n_start:\n mov x29, #0\n mov x30, #0\n bl launcher_main\n");
+__asm__(".globl _start\n_start:\n mov x29, #0\n mov x30, #0\n mov x0, sp\n bl launcher_main\n");
 #endif

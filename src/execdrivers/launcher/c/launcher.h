@@ -22,6 +22,7 @@ struct launcher {
     int console;  /* master of the container's terminal until it is sent, or -1 */
     int ruleset;  /* of Landlock, or -1 */
     int among_others; /* in a mount namespace that others are in */
+    int looks_out;       /* for what the caller sends, before it sleeps */
     int network_follows; /* the caller sends it, for op_loopback */
     int null_is_own; /* stdio is not the host's null device */
     int actions_are_default; /* what comes of signals, though they wait until the execution */
@@ -54,10 +55,13 @@ size_t append_text(char *to, const char *text);
 size_t append_number(char *to, uint64_t number);
 void note(struct launcher *l, const char *text);
 int send_message(struct launcher *l, uint32_t kind, int error, int fd);
-int look_out(const struct launcher *l);
+int look_out(struct launcher *l);
 int await_go(void);
 int receive_stdio(int fds[3]);
 int receive_network(int *fd);
+
+/* Say what the operation that is at work has come to, and end. */
+__attribute__((noreturn)) void fail(struct launcher *l, int result);
 
 /* The rest of the plan, after the operation that is at work. */
 __attribute__((noreturn)) void go_on(struct launcher *l);

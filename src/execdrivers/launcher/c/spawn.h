@@ -54,6 +54,8 @@ struct ed_begin {
     int beside;           /* go on at once, while the namespaces are made and the launcher is executed on another processor
                              if there is one. What fails of that the launcher says itself: ED_FAILED, of step ED_NO_STEP.
                              The launcher's affinity becomes an explicit one; as ours, but of itself it follows no cpuset */
+    int alone;            /* we begin no other meanwhile: it looks out for what it is given, a tenth of a millisecond at
+                             the most each time, before it sleeps */
 };
 
 struct ed_begun {

@@ -55,7 +55,6 @@ int op_domainname(struct launcher *l, struct args *args)
 static int enter_network(struct launcher *l)
 {
     scoped_fd network = -1;
-    reset_actions(l);
     int result = look_out(l);
     if (result >= 0)
         result = receive_network(&network);
