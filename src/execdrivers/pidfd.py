@@ -8,7 +8,6 @@ import signal
 import sys
 
 __all__ = [
-    "await_child",
     "children",
     "is_ending",
     "open",
@@ -100,18 +99,6 @@ def wait(fd: int, timeout: float | None = None) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(None if timeout is None else max(0.0, 1000 * timeout)))
-
-
-def await_child(fd: int) -> bool:
-    """Wait for the end of a child of ours, which stays to be reaped; False at once where ``fd`` is no child's pidfd.
-
-    Its parent is woken on the processor on which it has ended (__wake_up_sync), and so sooner than who polls.
-    """
-    try:
-        os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOWAIT | _WALL)
-    except OSError:
-        return False
-    return True
 
 
 def wait_status(fd: int) -> int | None:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from execdrivers import pidfd
 from execdrivers.streams import CHUNK, LARGE, grow
 
 if TYPE_CHECKING:
@@ -65,9 +64,6 @@ class Pump:
             # Rounded up, or the last millisecond would be spent spinning; a mere look takes none.
             left = deadline - time.monotonic()
             milliseconds = int(left * 1000) + 1 if left > 0 else 0
-        alone = milliseconds is None and not self._readers and self._watched < 0 and self._watch is None
-        if alone and pidfd.await_child(self._exit_fd):
-            return True
         ended = False
         ready = self._poll.poll(milliseconds)
         if self._watch is not None:

@@ -15,7 +15,7 @@ import attrs
 from execdrivers import cgroups, pidfd, seccomp
 from execdrivers.cgroups import CgroupDir, devices
 from execdrivers.driver import ExecRequest, Handle, Notice, ProcessHandle
-from execdrivers.errors import OperationError, UnsupportedFeature
+from execdrivers.errors import LaunchError, OperationError, UnsupportedFeature
 from execdrivers.exit import Exit
 from execdrivers.launcher import HookPoints, Launch, Started, join, run_left_poststop, sweep
 from execdrivers_native.host import Host
@@ -174,13 +174,14 @@ class NativeHandle(Handle):
         status = pidfd.wait_status(self.exit_fd)
         self._reaped = status is not None and self._outside is None
         self.pid = None
-        reported = self._reported()
-        if reported is not None:
-            status = reported
+        if status is None or status & 0x7F or status >> 8 >= LaunchError.exit_code:
+            reported = self._reported()
+            if reported is not None:
+                status = reported
         return Exit.from_wait_status(status, oom_kills=oom_kills)
 
     def _reported(self) -> int | None:
-        """The wait status that the init has told."""
+        """The wait status that the init has told. Raises `LaunchError`, for which a launcher ends with 125 or more."""
         if self._launch is None:
             return None
         if self._said_go:
