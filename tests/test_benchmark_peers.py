@@ -49,9 +49,8 @@ def peer(request: pytest.FixtureRequest) -> Peer:
 
 def _run(place: Place, peer: Peer, *args: str) -> subprocess.CompletedProcess[str]:
     command = peer.command_line(place)(args)
-    return subprocess.run(
-        command, env=commandline.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
+    with open(peer.stdin(place), "rb") as stdin:
+        return subprocess.run(command, env=commandline.environment(), stdin=stdin, capture_output=True, text=True)
 
 
 def test_it_contains_and_leaves_nothing(no_leaks: None, place: Place, peer: Peer) -> None:
@@ -71,16 +70,17 @@ def test_it_contains_and_leaves_nothing(no_leaks: None, place: Place, peer: Peer
 def test_two_can_run_at_once(no_leaks: None, place: Place, peer: Peer) -> None:
     if peer is nspawn.PEER:
         pytest.skip("systemd-nspawn locks the root file system")
-    begun = [
-        subprocess.Popen(
-            peer.command_line(place)(["/bin/sleep", "0.2"]),
-            env=commandline.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]
+    with open(peer.stdin(place), "rb") as one, open(peer.stdin(place), "rb") as other:
+        begun = [
+            subprocess.Popen(
+                peer.command_line(place)(["/bin/sleep", "0.2"]),
+                env=commandline.environment(),
+                stdin=stdin,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
+            for stdin in (one, other)
+        ]
     assert [(process.communicate()[1][-300:], process.returncode) for process in begun] == [(b"", 0)] * 2
 
 
@@ -99,6 +99,27 @@ def test_what_goes_wrong_is_told(place: Place) -> None:
     broken = attrs.evolve(bwrap.PEER, command_line=lambda place: commandline.prefix(["bwrap", "--no-such-option"]))
     assert "does not work here: exit status 1: bwrap: Unknown option --no-such-option" in broken.lacking(place)
     assert broken.contender(place).measure is None
+
+
+#: What bwrap has too.
+_ALIKE = """
+busybox grep -E 'Cap(Inh|Prm|Eff)|NoNew|Seccomp' /proc/self/status | busybox sed s/CapInh.*/CapInh/
+for name in acpi interrupts keys timer_list; do busybox wc -c /proc/$name 2>&1; busybox ls /proc/$name; done
+busybox touch /proc/acpi/x /proc/sys/x /proc/irq/x 2>&1; echo 1 2>&1 >/proc/sysrq-trigger
+busybox stat -f -c '%n %T' /dev /dev/mqueue /dev/shm; busybox stat -c '%n %a' /dev/shm
+busybox unshare -m true 2>&1
+for kind in ipc mnt net pid user uts; do busybox readlink /proc/self/ns/$kind | busybox sed s/[0-9]//g; done
+busybox readlink /proc/self/ns/user
+"""
+
+
+@pytest.mark.needs("bwrap")
+def test_bwrap_isolates_alike(no_leaks: None, place: Place) -> None:
+    command = ["/bin/sh", "-c", _ALIKE]
+    theirs = _run(place, bwrap.ALIKE, *command)
+    ours = execdrivers.run(command, rootfs=place.rootfs, driver="native", capture_output=True, text=True)
+    assert "Seccomp:\t2" in ours.stdout
+    assert theirs.stdout == ours.stdout
 
 
 #: But for what LXC makes otherwise, to the same effect: nodes in /dev without mounts, a new boot_id.

@@ -16,6 +16,7 @@ ALL: tuple[Peer, ...] = (
     unshare.PEER,
     nsjail.PEER,
     bwrap.PEER,
+    bwrap.ALIKE,
     lxc_execute.PEER,
     nspawn.PEER,
     runc.PEER,

@@ -42,6 +42,8 @@ class Peer:
     about: str
     #: Opens on the place what it needs there, once.
     command_line: Callable[[Place], CommandLine]
+    #: The file that is its stdin.
+    stdin: Callable[[Place], str] = lambda place: os.devnull
     #: Why it cannot work on this host though it is there; "" where it can.
     refusal: Callable[[], str] = str
     #: Samples a round.
@@ -55,9 +57,10 @@ class Peer:
         """Run ``true`` once; what went wrong, or ""."""
         try:
             command = self.command_line(place)(["/bin/true"])
-            done = subprocess.run(
-                command, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE
-            )
+            with open(self.stdin(place), "rb") as stdin:
+                done = subprocess.run(
+                    command, env=environment(), stdin=stdin, capture_output=True, text=True, timeout=_PATIENCE
+                )
         except (Failed, OSError, subprocess.SubprocessError) as error:
             return f"{self.program} does not work here: {error}"
         return f"{self.program} does not work here: {failure(done)}" if done.returncode else ""
@@ -70,7 +73,7 @@ class Peer:
 
 
 def _take(peer: Peer, place: Place, count: int) -> list[float]:
-    return measure(peer.command_line(place)(["/bin/true"]), count)
+    return measure(peer.command_line(place)(["/bin/true"]), count, peer.stdin(place))
 
 
 def prefix(words: Sequence[str]) -> CommandLine:
@@ -78,7 +81,7 @@ def prefix(words: Sequence[str]) -> CommandLine:
     return lambda args: [*words, *args]
 
 
-def measure(argv: list[str], count: int) -> list[float]:
+def measure(argv: list[str], count: int, stdin: str = os.devnull) -> list[float]:
     """Seconds from the spawn of a program to its exit, so many times. Raises `Failed` unless it exits with 0.
 
     By posix_spawn(3), which neither depends on this program's memory nor runs any of its code in the child.
@@ -89,8 +92,11 @@ def measure(argv: list[str], count: int) -> list[float]:
     env = environment()
     samples = []
     with open(os.devnull, "r+b") as null, tempfile.TemporaryFile() as errors:
-        streams = [(null, 0), (null, 1), (errors, 2)]
-        actions = [(os.POSIX_SPAWN_DUP2, stream.fileno(), fd) for stream, fd in streams]
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, null.fileno(), 1),
+            (os.POSIX_SPAWN_DUP2, errors.fileno(), 2),
+        ]
         for _ in range(count):
             before = time.perf_counter()
             pid = os.posix_spawn(path, argv, env, file_actions=actions)

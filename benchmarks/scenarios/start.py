@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from benchmarks import drivers, floor, peers
 from benchmarks.inprocess import in_process
-from benchmarks.peers import docker_py
+from benchmarks.peers import bwrap, docker_py
 from benchmarks.sampling import Contender
 from benchmarks.scenario import Comparison, Place, Scenario
 
 __all__ = ["SCENARIOS"]
+
+_ALIKE = bwrap.ALIKE.name
 
 
 def _contenders(place: Place) -> Sequence[Contender]:
@@ -52,6 +54,7 @@ SCENARIOS: tuple[Scenario, ...] = (
             Comparison(title="native over the C floor", of="native", over="C floor", target=1.20),
             Comparison(title="native's launcher alone over the C floor", of="native's launcher alone", over="C floor"),
             Comparison(title="bwrap over native", of="bwrap", over="native", target=2, at_least=True),
+            Comparison(title=f"{_ALIKE}, over native", of=_ALIKE, over="native", target=2, at_least=True),
             Comparison(title="lxc-execute over native", of="lxc-execute", over="native", target=4, at_least=True),
             Comparison(title="runc run over native", of="runc run", over="native", target=10, at_least=True),
             Comparison(title="docker run over native", of="docker run", over="native", target=80, at_least=True),

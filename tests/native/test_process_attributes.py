@@ -48,7 +48,7 @@ def test_scheduling_comes_after_limits_and_before_privileges_go() -> None:
         personality="LINUX32",
         rlimits={"nice": 30},
     )
-    expected = ["rlimit", "scheduler", "io_priority", "personality", "bounding", "identity", "capabilities", "exec"]
+    expected = ["rlimit", "scheduler", "io_priority", "personality", "identity", "capabilities", "exec"]
     assert [name for name in found if name in expected] == expected
 
 
