@@ -12,7 +12,7 @@ import execdrivers
 from benchmarks.inprocess import in_process
 from benchmarks.sampling import Contender
 from benchmarks.scenario import Place
-from execdrivers import DEVNULL, ContainerSpec, Engine, Stdio, pidfd
+from execdrivers import DEVNULL, ContainerSpec, Engine, Stdio, apparmor, pidfd
 from execdrivers.launcher import Launch, Prepared, spawn_launcher
 from execdrivers.registry import default_registry
 from execdrivers_native import host
@@ -66,6 +66,8 @@ def _launcher(rootfs: str) -> Callable[[], None]:
     """What launches a container by a plan that is ready: no engine, no driver, no record of it."""
     plan = compile(ContainerSpec(["/bin/true"], rootfs=rootfs), "bare", host.look())
     operations = Prepared(plan.operations)
+    if plan.profile:
+        apparmor.check(plan.profile)
 
     def launch() -> None:
         launch = Launch(operations)
