@@ -13,32 +13,32 @@ static int open_network(void)
     return (int)sys4(__NR_openat, AT_FDCWD, "/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC, 0);
 }
 
-static int make_network(void)
+/* Its interface goes up when it is given already: that is soon enough for who still waits for its word. */
+static int make_and_give(int control)
 {
     scoped_fd home = open_network();
     if (home < 0 || sys2(__NR_setns, home, CLONE_NEWNET) < 0) /* that we can come back is tried before we leave */
         return -EOPNOTSUPP;
-    long result = sys1(__NR_unshare, CLONE_NEWNET);
-    if (result < 0)
-        return (int)result;
+    long left = sys1(__NR_unshare, CLONE_NEWNET);
+    if (left < 0)
+        return (int)left;
     scoped_fd made = open_network();
-    int raised = made < 0 ? made : raise_loopback();
+    int result = made;
+    if (result >= 0)
+        result = send_descriptors(control, (struct ed_message){.kind = ED_NETWORK}, (int[]){made}, 1);
+    if (result >= 0)
+        result = raise_loopback();
+    long back;
     do
-        result = sys2(__NR_setns, home, CLONE_NEWNET);
-    while (result == -ENOMEM);
-    if (result < 0)
-        return -ENOTRECOVERABLE;
-    if (raised < 0)
-        return raised;
-    int given = made;
-    made = -1;
-    return given;
+        back = sys2(__NR_setns, home, CLONE_NEWNET);
+    while (back == -ENOMEM);
+    return back < 0 ? -ENOTRECOVERABLE : result;
 }
 
 int ed_give_network(int control)
 {
     uint64_t before = block_signals();
-    scoped_fd made = make_network();
+    int result = make_and_give(control);
     restore_signals(before);
-    return made < 0 ? made : send_descriptors(control, (struct ed_message){.kind = ED_NETWORK}, (int[]){made}, 1);
+    return result;
 }
