@@ -136,6 +136,8 @@ class Recovered(Container):
             return record
 
     def _note(self, record: Record) -> None:
+        if record.status == "creating" != self._record.status:
+            return  # it is being removed; what is known of it stays
         if record.spec != self._record.spec:
             self._spec = None  # another program has changed its limits
         self._record = record
@@ -177,7 +179,8 @@ class Recovered(Container):
 
     def _refresh(self) -> None:
         self._settle()
-        if self._look() is None:
+        record = self._look()
+        if record is None or record.status == "creating":
             raise removed(self.id)
 
     def _await_maker(self, remedy: str) -> None:

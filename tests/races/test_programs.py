@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,6 +119,30 @@ def test_four_programs_at_one_container(
             theirs = engine.get(container.id)
             assert (theirs.state, theirs.exit) == ("stopped", container.exit)
         container.delete(force=True)
+
+
+@EITHER
+def test_looked_at_as_its_record_is_removed(driver: str, make: Make, root: str) -> None:
+    """Which goes before its directory does. What was known of it is not forgotten then."""
+    container = make(driver)
+    record, pid = Path(root, container.id, "state.json"), container.pid
+    kept = record.read_bytes()
+    with Engine(root) as other, Engine(root) as third:
+        one, two = other.get(container.id), third.get(container.id)
+        record.unlink()
+        for theirs in (one, two):
+            assert theirs.state == "running"
+            theirs.kill()  # without an error, as of one that is gone
+            assert theirs.driver == driver
+        with pytest.raises(ContainerNotFound):
+            one._refresh()
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        for theirs in (one, two):
+            exit = theirs.wait(30)
+            assert exit.signal == signal.SIGKILL or exit.reason == "unknown"
+    record.write_bytes(kept)
+    container.delete(force=True)
 
 
 @pytest.mark.parametrize("detach", [False, True], ids=["attached", "detached"])
