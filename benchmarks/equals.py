@@ -1,4 +1,4 @@
-"""What our drivers have LXC and runc make, told to these tools themselves: as a configuration, and as a bundle."""
+"""What our drivers make, told to other tools: as LXC's configuration, as runc's bundle, and as a filter for bwrap."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from execdrivers import ContainerSpec
+from execdrivers import ContainerSpec, defaults, seccomp
 from execdrivers.driver import Step
 from execdrivers.registry import default_registry
 
-__all__ = ["bundle", "lxc_configuration", "lxc_filter"]
+__all__ = ["bundle", "default_filter", "lxc_configuration", "lxc_filter"]
 
 #: Of the driver's configuration: what makes room for its launcher, and what is each container's own.
 _LEFT_OUT = (
@@ -47,6 +47,13 @@ def _of_launcher(step: Step) -> str:
     if step.op == "mask" and os.path.exists(path):
         return f"lxc.mount.entry = /dev/null {path[1:]} none bind 0 0"
     return ""
+
+
+def default_filter() -> bytes:
+    """The default filter of system calls: struct sock_filter, one after the other."""
+    compiled = seccomp.compile(ContainerSpec(["true"]), defaults.CAPABILITIES)
+    assert compiled is not None
+    return compiled.program
 
 
 def lxc_filter(spec: ContainerSpec) -> str:

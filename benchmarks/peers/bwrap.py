@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from benchmarks.equals import default_filter
 from benchmarks.peers.commandline import CommandLine, Peer, prefix
 from benchmarks.scenario import Place
-from execdrivers import ContainerSpec, defaults, seccomp
+from execdrivers import defaults
 
 __all__ = ["ALIKE", "PEER"]
 
@@ -38,11 +39,12 @@ def _masks() -> Iterator[str]:
 
 def _filter(place: Place) -> str:
     """The file of the default filter of system calls, which bwrap is to read from its stdin."""
+    return place.once(_written_filter)
+
+
+def _written_filter(place: Place) -> str:
     file = place.scratch / "bwrap.filter"
-    if not file.exists():
-        compiled = seccomp.compile(ContainerSpec(["true"]), defaults.CAPABILITIES)
-        assert compiled is not None
-        file.write_bytes(compiled.program)
+    file.write_bytes(default_filter())
     return str(file)
 
 

@@ -92,10 +92,15 @@ class Container(Supervised):
 
     def _seen_state(self) -> State:
         """As this program has made it, or sees it end: others' doings are in the record alone."""
-        handle = self._handle
-        if handle is None or self._over or pidfd.wait(handle.exit_fd, 0):
+        if not self._seen_alive:
             self.poll()
         return self._known_state
+
+    @property
+    def _seen_alive(self) -> bool:
+        """Whether what we hold of it has not ended."""
+        handle = self._handle
+        return handle is not None and not self._over and not pidfd.wait(handle.exit_fd, 0)
 
     @property
     def pid(self) -> int | None:
@@ -353,15 +358,16 @@ class Container(Supervised):
         wiring = connect(stdin, stdout, stderr, tty=spec.tty)
         try:
             with self._beginning("take another process") as admit:
-                held = self._handle
-                beside = held is not None and held.admits
-                container = held if held is not None and beside else admit()
+                container = self._handle
+                late: Callable[[], Handle] | None = admit
+                if container is None or not container.admits:
+                    container, late = admit(), None
                 request = ExecRequest(
                     id=os.urandom(6).hex(),
                     spec=spec,
                     stdio=wiring.stdio,
                     directory=self._entry.path,
-                    admit=admit if beside else None,
+                    admit=late,
                 )
                 handle = container.exec(request)
                 self._announcer.note("exec_started", exec=request.id, args=spec.args, pid=handle.pid)

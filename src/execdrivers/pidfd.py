@@ -7,17 +7,7 @@ import select
 import signal
 import sys
 
-__all__ = [
-    "children",
-    "is_ending",
-    "open",
-    "open_checked",
-    "reap",
-    "send_signal",
-    "start_time",
-    "wait",
-    "wait_status",
-]
+__all__ = ["children", "is_ending", "open", "open_checked", "reap", "send_signal", "start_time", "wait", "wait_status"]
 
 #: Children that send another signal than SIGCHLD when they end are children too (linux/wait.h).
 _WALL = 0x40000000

@@ -58,10 +58,8 @@ class Recovered(Container):
         return self._record.state
 
     def _seen_state(self) -> State:
-        handle = self._handle
-        if handle is None or self._over or pidfd.wait(handle.exit_fd, 0):
-            return self.state  # which the record has, and no hold on it is taken for
-        return self._record.status
+        # Without a hold on it the record tells, and none is taken for that.
+        return self._record.status if self._seen_alive else self.state
 
     @property
     def exit(self) -> Exit | None:
@@ -136,7 +134,7 @@ class Recovered(Container):
             return record
 
     def _note(self, record: Record) -> None:
-        if record.status == "creating" != self._record.status:
+        if record.status == "creating" and self._record.status != "creating":
             return  # it is being removed; what is known of it stays
         if record.spec != self._record.spec:
             self._spec = None  # another program has changed its limits

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from execdrivers import __version__, apparmor, cgroups, seccomp
 from execdrivers.cgroups import CgroupDir, devices
 from execdrivers.driver import CreateRequest, Driver, Plan, Probe, Problem
-from execdrivers.launcher import landlock_features
+from execdrivers.launcher import UnderWay, landlock_features
 from execdrivers_native import host, ids
 from execdrivers_native.compile import NativePlan, compile
 from execdrivers_native.handle import NativeHandle
@@ -60,9 +60,9 @@ class NativeDriver(Driver):
         return host.look()
 
     @cached_property
-    def _under_way(self) -> list[CreateRequest]:
-        """Those whose launchers have not got all that they need."""
-        return []
+    def _under_way(self) -> UnderWay:
+        """Starts whose launchers have not got all that they need."""
+        return UnderWay()
 
     @cached_property
     def _plans(self) -> KeptPlans:
@@ -178,12 +178,8 @@ class NativeDriver(Driver):
         """
         start = Start(kept.plan, (), operations=lambda: kept.operations(request.id))
         # Where others are at it, too, the other processors are busy, and what is done for this one here is done later.
-        alone = not self._under_way
-        self._under_way.append(request)
-        try:
+        with self._under_way as alone:
             return self._begin_and_give(request, kept, born, start, alone)
-        finally:
-            self._under_way.remove(request)
 
     def _begin_and_give(
         self, request: CreateRequest, kept: KeptPlan, born: Callable[[Handle], object], start: Start, alone: bool

@@ -20,7 +20,7 @@ from __future__ import annotations
 from execdrivers.launcher.hooks import HookPoints, run_left_poststop
 from execdrivers.launcher.joined import join
 from execdrivers.launcher.landlock import landlock_features, landlock_guarantee
-from execdrivers.launcher.launch import LAUNCHER_PATH, Launch, Spawner, Started, spawn, spawn_launcher
+from execdrivers.launcher.launch import LAUNCHER_PATH, Launch, Spawner, Started, UnderWay, spawn, spawn_launcher
 from execdrivers.launcher.operations import Operation, Prepared, encode, operation
 from execdrivers.launcher.process import (
     bounding_set,
@@ -45,6 +45,7 @@ __all__ = [
     "Spawner",
     "Started",
     "ToolError",
+    "UnderWay",
     "bounding_set",
     "call",
     "candidates",

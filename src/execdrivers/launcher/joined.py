@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import signal
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from execdrivers import pidfd
 from execdrivers.driver import ProcessHandle
 from execdrivers.errors import LaunchError
 from execdrivers.exit import Exit
-from execdrivers.launcher.launch import Launch, Started, spawn_launcher
+from execdrivers.launcher.launch import Launch, Started, UnderWay, spawn_launcher
 from execdrivers.launcher.operations import Operation
 from execdrivers.launcher.reaper import leave, sweep
 
@@ -26,10 +25,10 @@ __all__ = ["JoinedProcess", "join"]
 #: Seconds that a launcher may take to see that its caller is gone.
 _GIVES_UP = 0.02
 #: And to end, after what it waits for has ended; and how often to look whether it has, which takes a microsecond.
-_FOLLOWS, _LOOKS = 10, 100
+_FOLLOWS, _LOOKS = 10.0, 100
 
-#: The launches of this program that are under way: where there are several, they have no processor to themselves.
-_under_way: list[Launch] = []
+#: Where there are several, they have no processor to themselves.
+_under_way = UnderWay()
 
 
 def join(
@@ -48,12 +47,8 @@ def join(
     """
     sweep()
     launch = Launch(operations, agent=agent)
-    alone = not _under_way
-    _under_way.append(launch)
-    try:
+    with _under_way as alone:
         return _run(launch, stdio, first, place, agent, alone=alone)
-    finally:
-        _under_way.remove(launch)
 
 
 def _run(
@@ -96,12 +91,8 @@ def _run(
 
 def _await(fd: int) -> None:
     """Wait for the end of a process that is about to end: looking, first, for to be woken takes longer than that."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    for _ in range(_LOOKS):
-        if poll.poll(0):
-            return
-    poll.poll(1000 * _FOLLOWS)
+    if not any(pidfd.wait(fd, 0) for _ in range(_LOOKS)):
+        pidfd.wait(fd, _FOLLOWS)
 
 
 class JoinedProcess(ProcessHandle):
@@ -151,7 +142,7 @@ class JoinedProcess(ProcessHandle):
                     pidfd.send_signal(fd, signal.SIGKILL)
                 os.close(fd)
 
-    def signal(self, number: int) -> None:
+    def signal(self, number: signal.Signals) -> None:
         if self.exit_fd in (-1, self._outside.pidfd):
             raise ProcessLookupError("the process has ended")
         pidfd.send_signal(self.exit_fd, number)

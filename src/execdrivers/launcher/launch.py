@@ -9,6 +9,7 @@ import select
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from execdrivers import interrupts, pidfd
@@ -20,7 +21,7 @@ from execdrivers.launcher.operations import Operation, encode
 if TYPE_CHECKING:
     from execdrivers.driver import Stdio
 
-__all__ = ["LAUNCHER_PATH", "Launch", "Spawner", "Started", "spawn", "spawn_launcher"]
+__all__ = ["LAUNCHER_PATH", "Launch", "Spawner", "Started", "UnderWay", "spawn", "spawn_launcher"]
 
 #: Where a launcher that was given its descriptors finds itself: what a tool is told to execute.
 LAUNCHER_PATH = f"/proc/self/fd/{lib.ED_LAUNCHER_FD}"
@@ -61,6 +62,24 @@ class Spawner(Protocol):
         """Start a child of its own: ``path``, or, where that is empty, the launcher among ``descriptors``, which become
         the child's 0, 1, 2 … The rest is as in `spawn` and `spawn_launcher`. Raises `LaunchError`."""
         ...
+
+
+class UnderWay:
+    """What threads of this program have under way at the same time: who enters is told whether nobody else has."""
+
+    def __init__(self) -> None:
+        self._all: list[None] = []
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __enter__(self) -> bool:
+        alone = not self
+        self._all.append(None)
+        return alone
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._all.pop()
 
 
 class Launch:
@@ -151,17 +170,8 @@ class Launch:
             self._plan = self._make_plan()
         try:
             with _complete(stdio) as given:
-                room = (
-                    given,
-                    self._plan,
-                    rest,
-                    len(more),
-                    flags,
-                    cgroup,
-                    int(keep_capabilities),
-                    int(beside),
-                    int(alone),
-                )
+                switches = map(int, (keep_capabilities, beside, alone))
+                room = given, self._plan, rest, len(more), flags, cgroup, *switches
                 how = ffi.new("struct ed_begin *", room)
                 result = lib.ed_begin(how, begun)
         except BaseException:  # an interrupt, which Python notices as the call returns

@@ -235,30 +235,28 @@ __attribute__((noreturn)) static void wait_outside(long child)
 
 static struct {
     unsigned char stack[1 << 16] __attribute__((aligned(16)));
-    struct launcher *launcher;
     struct processors processors; /* that it may run on; none: any that we may */
 } inside;
 
-__attribute__((noreturn)) static void go_on_inside(void *unused)
+__attribute__((noreturn)) static void go_on_inside(void *launcher)
 {
-    (void)unused;
     long result = inside.processors.size ? run_on(0, &inside.processors) : 0;
     if (result < 0)
-        fail(inside.launcher, (int)result);
-    go_on(inside.launcher);
+        fail(launcher, (int)result);
+    go_on(launcher);
 }
 
 /* Who ends on the processor where we sleep wakes us for next to nothing; another would have to be woken, too. */
 static void stay_here(void)
 {
     unsigned int here;
-    if (our_processors(&inside.processors, &here) < 0) {
-        inside.processors.size = 0;
-        return;
+    long result = our_processors(&inside.processors, &here);
+    if (result >= 0) {
+        struct processors one = {.size = inside.processors.size};
+        one.set[here / 64] = 1ULL << here % 64;
+        result = run_on(0, &one);
     }
-    struct processors one = {.size = inside.processors.size};
-    one.set[here / 64] = 1ULL << here % 64;
-    if (run_on(0, &one) < 0)
+    if (result < 0)
         inside.processors.size = 0;
 }
 
@@ -282,12 +280,11 @@ int op_join(struct launcher *l, struct args *args)
     if (l->looks_out)
         stay_here();
     /* In our memory: a copy would take it longer than all the rest. We leave that to it. */
-    inside.launcher = l;
     struct clone_args clone = {.flags = CLONE_VM,
                                .stack = (uintptr_t)inside.stack,
                                .stack_size = sizeof inside.stack,
                                .exit_signal = SIGCHLD};
-    long child = clone_to(&clone, go_on_inside, NULL);
+    long child = clone_to(&clone, go_on_inside, l);
     if (child < 0)
         return (int)child;
     wait_outside(child);

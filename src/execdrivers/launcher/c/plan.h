@@ -98,7 +98,7 @@ enum ed_kind {
     ED_LISTENER,  /* the seccomp filter is in force, and its listener comes along */
     ED_PLAN,      /* from the caller: the plan comes along, behind the message, or, if it is longer than
                      ED_SHORT_PLAN, as a descriptor; step: whether ED_NETWORK follows */
-    ED_NETWORK,   /* from the caller: a network namespace comes along, with lo up */
+    ED_NETWORK,   /* from the caller: a network namespace comes along, whose lo is up before ED_GO */
 };
 
 #define ED_SHORT_PLAN 32768u /* bytes */
