@@ -112,6 +112,15 @@ class Entry:
         return False
 
     @property
+    def blank(self) -> bool:
+        """Whether its record is not written yet, or removed already."""
+        try:
+            os.stat(_FILE, dir_fd=self._fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        return False
+
+    @property
     def replaced(self) -> bool:
         """Whether somebody has removed it and made another of the same id."""
         return self.gone and self._found() is not None

@@ -165,7 +165,8 @@ class Supervised(Process):
     def _gone(self) -> bool:
         """Whether it was deleted, by this program or another, which may have made one of the same name since."""
         with self._lock:
-            return self._deleted or self._entry.gone
+            # Whoever was killed at removing it may have left the directory; what that is others tell by the record.
+            return self._deleted or self._entry.gone or self._entry.blank
 
     @property
     def _over(self) -> bool:

@@ -460,21 +460,21 @@ def _bind(source: Path, destination: str, *options: str) -> dict[str, list[Mount
     return {"mounts": [Mount(destination, "bind", str(source), options)]}
 
 
-def test_bind_mount_read_only(run, shared):
-    done = run("cat /mnt/in/touch-me; echo x >/mnt/in/touch-me", **_bind(shared, "/mnt/in", "ro"))
+def test_bind_mount_read_only(own_rootfs, run, shared):
+    done = run("cat /mnt/in/touch-me; echo x >/mnt/in/touch-me", rootfs=own_rootfs, **_bind(shared, "/mnt/in", "ro"))
     assert done.stdout == "content"
     assert "Read-only file system" in done.stderr
     assert (shared / "touch-me").read_text() == "content"
 
 
-def test_bind_mount_read_write(output, shared):
-    output("touch /mnt/in/holla", **_bind(shared, "/mnt/in", "rw"))
+def test_bind_mount_read_write(own_rootfs, output, shared):
+    output("touch /mnt/in/holla", rootfs=own_rootfs, **_bind(shared, "/mnt/in", "rw"))
     assert (shared / "holla").exists()
 
 
-def test_bind_mount_a_file(output, shared):
+def test_bind_mount_a_file(own_rootfs, output, shared):
     (shared / "holla").touch()
-    output("printf yotta >/tmp/holla", **_bind(shared / "holla", "/tmp/holla"))
+    output("printf yotta >/tmp/holla", rootfs=own_rootfs, **_bind(shared / "holla", "/tmp/holla"))
     assert (shared / "holla").read_text() == "yotta"
 
 

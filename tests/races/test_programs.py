@@ -306,6 +306,20 @@ def test_a_name_that_is_another_containers_by_now(
     assert engine.list() == []
 
 
+def test_its_maker_finds_that_another_program_was_killed_at_removing_it(
+    driver: str, make: Make, engine: Engine, spec: Any
+) -> None:
+    """Its record is gone, and its directory there still: all are told the same of it, and the name can be freed."""
+    container = make(driver, "exit 7", name="web")
+    assert container.wait(30).code == 7
+    os.unlink(f"{container._entry.path}/state.json")
+    assert engine.get("web").state == engine.list()[0].state == "creating"
+    assert container.state == "stopped" and container.wait().code == 7
+    engine.delete("web", force=True)
+    make(driver, "exit 8", name="web").delete(force=True)
+    container.delete()
+
+
 # --- killed at random
 
 
