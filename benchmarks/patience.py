@@ -6,7 +6,10 @@ import contextlib
 import signal
 from collections.abc import Iterator
 
-__all__ = ["Late", "limited"]
+__all__ = ["PATIENCE", "Late", "limited"]
+
+#: Seconds that a turn may take, or what comes before all turns and after: far more than any does, unless it hangs.
+PATIENCE = 180.0
 
 
 class Late(Exception):
@@ -14,14 +17,14 @@ class Late(Exception):
 
 
 @contextlib.contextmanager
-def limited(seconds: float) -> Iterator[None]:
-    """What is within is interrupted by `Late` after so many seconds. For the main thread; not to be nested."""
+def limited() -> Iterator[None]:
+    """What is within is interrupted by `Late` after `PATIENCE`. For the main thread; not to be nested."""
 
     def interrupt(*_: object) -> None:
-        raise Late(f"no end after {seconds:g} seconds")
+        raise Late(f"no end after {PATIENCE:g} seconds")
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
     try:
         yield
     finally:

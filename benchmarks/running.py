@@ -6,9 +6,10 @@ import contextlib
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.patience import limited
 from benchmarks.results import Measured, Outcome
 from benchmarks.sampling import Contender, take
 from benchmarks.scenario import Place, Scenario
@@ -33,10 +34,11 @@ def run(
     count = 2 if quick else max(2, round(scenario.rounds * rounds))
     began = time.monotonic()
     try:
-        with contextlib.ExitStack() as stack:
+        with _clearing_up() as stack:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-"))
             place = Place(Path(scratch), stack, quick, wanted)
-            contenders = [each for each in scenario.contenders(place) if place.wants(each.name)]
+            with limited():
+                contenders = [each for each in scenario.contenders(place) if place.wants(each.name)]
             outcome.contenders = [Measured.nothing_of(contender) for contender in contenders]
             _measure(outcome, contenders, count, quick, advance)
     except Exception as error:
@@ -44,6 +46,17 @@ def run(
         traceback.print_exc()
     outcome.seconds = round(time.monotonic() - began, 1)
     return outcome
+
+
+@contextlib.contextmanager
+def _clearing_up() -> Iterator[contextlib.ExitStack]:
+    """What is put on the stack is undone in the end; what hangs at that is interrupted, and the rest goes on."""
+    stack = contextlib.ExitStack()
+    try:
+        yield stack
+    finally:
+        with limited():
+            stack.close()
 
 
 def _measure(

@@ -11,9 +11,6 @@ from benchmarks.patience import Late, limited
 
 __all__ = ["Contender", "Failed", "take"]
 
-#: Seconds that a turn may take: far more than any does, unless it hangs.
-_PATIENCE = 180
-
 #: Takes so many samples, in the unit of its scenario.
 Measure = Callable[[int], Sequence[float]]
 
@@ -67,7 +64,7 @@ def take(contenders: Sequence[Contender], rounds: int, *, quick: bool = False) -
 def _turn(contender: Contender, count: int) -> Turn:
     assert contender.measure is not None
     try:
-        with limited(_PATIENCE):
+        with limited():
             samples = contender.measure(count)
     except (Failed, Late) as error:
         return Turn(contender, error=str(error))

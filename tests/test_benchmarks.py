@@ -184,7 +184,7 @@ def test_who_fails_has_no_more_turns_and_the_others_go_on() -> None:
 
 
 def test_who_hangs_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.sampling._PATIENCE", 0.1)
+    monkeypatch.setattr("benchmarks.patience.PATIENCE", 0.1)
 
     def hangs(count: int) -> Sequence[float]:
         subprocess.run(["sleep", "60"])
@@ -192,6 +192,28 @@ def test_who_hangs_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
     outcome = run(scenario(lambda _: [Contender(name="hanging", measure=hangs)]))
     assert outcome.contenders[0].error == "no end after 0.1 seconds"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_hangs_before_or_after_all_turns_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], when: str
+) -> None:
+    monkeypatch.setattr("benchmarks.patience.PATIENCE", 0.1)
+    cleared = []
+
+    def contenders(place: Place) -> Sequence[Contender]:
+        place.stack.callback(lambda: cleared.append(place.scratch))
+        if when == "before":
+            subprocess.run(["sleep", "60"])
+        else:
+            place.stack.callback(subprocess.run, ["sleep", "60"])
+        return [Contender(name="quick", measure=lambda count: [1.0] * count)]
+
+    outcome = run(scenario(contenders))
+    assert outcome.error == "Late: no end after 0.1 seconds" and outcome.failed
+    assert bool(outcome.contenders) == (when == "after")
+    assert len(cleared) == 1 and not cleared[0].exists()
+    assert "Late" in capsys.readouterr().err
 
 
 def test_a_scenario_that_fails_is_cleared_up(capsys: pytest.CaptureFixture[str]) -> None:
