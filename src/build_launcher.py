@@ -63,7 +63,7 @@ enum ed_kind { ED_READY, ED_STARTED, ED_EXITED, ED_FAILED, ED_GO, ED_CHANNEL, ED
 struct ed_message { uint32_t kind; uint32_t step; int32_t error; char detail[244]; };
 struct ed_child { int pid; int pidfd; };
 struct ed_spawn {
-    const int *descriptors; int descriptor_count; uint64_t flags; int cgroup; int keep_capabilities;
+    const int *descriptors; int descriptor_count; uint64_t flags; int cgroup; int keep_capabilities; int caller;
     const char *directory; const char *path; char *const *argv; char *const *envp;
 };
 enum { ED_PLAN_FD, ED_CONTROL_FD, ED_LAUNCHER_FD, ED_MAX_DESCRIPTORS, ... };

@@ -82,7 +82,7 @@ class Standby:
                     Watch(each.fd, each.events, each.count_fd, container._announcer.beginning(each.type))
                     for each in (notices if journal >= 0 else ())
                 ],
-                aftermath=[*command, os.path.dirname(entry.path), entry.id] if command else (),
+                aftermath=[*command, entry.root, entry.id] if command else (),
                 env=guard.environment() if command else {},
             )
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, Literal, get_args
 
 import attrs
@@ -59,7 +60,7 @@ class Event:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; what is None is left out."""
-        data = {key: value for key in _FIELDS if (value := getattr(self, key)) is not None}
+        data = {key: value for key, value in zip(_FIELDS, _values(self), strict=True) if value is not None}
         if self.exit is not None:
             data["exit"] = self.exit.to_dict()
         return data
@@ -92,6 +93,7 @@ class Event:
 
 
 _FIELDS = tuple(item.name for item in attrs.fields(Event))
+_values = attrgetter(*_FIELDS)
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "id": str,
     "driver": str,

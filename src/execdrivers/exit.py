@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, Literal, get_args
 
 import attrs
@@ -68,8 +69,8 @@ class Exit:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; fields at their default are left out."""
-        given = ((name, getattr(self, name), default) for name, default in _DEFAULTS)
-        return {name: value for name, value, default in given if value != default}
+        given = zip(_DEFAULTS.items(), _values(self), strict=True)
+        return {name: value for (name, default), value in given if value != default}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Exit:
@@ -93,4 +94,5 @@ class Exit:
 
 
 #: Field → its default.
-_DEFAULTS = tuple((item.name, item.default) for item in attrs.fields(Exit))
+_DEFAULTS = {item.name: item.default for item in attrs.fields(Exit)}
+_values = attrgetter(*_DEFAULTS)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import _thread
 import functools
+import os
 import signal
 import threading
 import time
@@ -32,6 +33,8 @@ T = TypeVar("T")
 Handler = Callable[[int, FrameType | None], Any]
 
 _current: deferred | None = None
+#: Identifier of the thread in which handlers run.
+_main = threading.main_thread().ident
 
 
 class deferred:  # a context manager, which reads as the verb it is
@@ -47,7 +50,7 @@ class deferred:  # a context manager, which reads as the verb it is
         self._waiting: dict[int, Handler] = {}
 
     def __enter__(self) -> deferred:
-        if _current is None and threading.get_ident() == threading.main_thread().ident:
+        if _current is None and threading.get_ident() == _main:
             self._take()
         return self
 
@@ -107,7 +110,7 @@ class heard:
         self._held: deferred | None = None
 
     def __enter__(self) -> None:
-        if _current is not None and threading.get_ident() == threading.main_thread().ident:
+        if _current is not None and threading.get_ident() == _main:
             self._held = _current
             try:
                 _current._give_back()
@@ -118,6 +121,14 @@ class heard:
     def __exit__(self, *_: object) -> None:
         if self._held is not None:
             self._held._take()
+
+
+def _after_fork() -> None:
+    global _main
+    _main = threading.main_thread().ident  # which has forked
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _restore(handlers: list[tuple[int, Handler]]) -> None:

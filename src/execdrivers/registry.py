@@ -45,6 +45,8 @@ class Registry:
         self._probes: dict[str, Probe] = {}
         #: Driver → the plugin that brought it.
         self._origins: dict[str, str] = {}
+        #: Whether any plugin observes events; None: not looked yet, or plugins have come or gone since.
+        self._observed: bool | None = None
         #: Plugins whose drivers nobody has asked for yet, by name.
         self._unasked: dict[str, Any] = {}
 
@@ -62,6 +64,7 @@ class Registry:
                 self._ask(name)
             except PluginError:
                 self._plugins().unregister(plugin)
+                self._observed = None
                 raise
 
     def get(self, name: str) -> Driver:
@@ -232,7 +235,10 @@ class Registry:
     @property
     def observed(self) -> bool:
         """Whether any plugin observes events."""
-        return bool(self._hooks().execdrivers_observe.get_hookimpls())
+        if self._observed is None:
+            with self._lock:
+                self._observed = bool(self._hooks().execdrivers_observe.get_hookimpls())
+        return self._observed
 
     def observe(self, event: Event) -> None:
         """Show an event to all observers; what they raise is logged."""
@@ -336,6 +342,7 @@ class Registry:
             manager.unregister(plugin)
             raise error if isinstance(error, PluginError) else _unfit(name, error) from error
         self._unasked[name] = plugin
+        self._observed = None
 
     def _ask(self, name: str) -> None:
         """Take in the drivers of one plugin. Raises `PluginError`, having taken none."""

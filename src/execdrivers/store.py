@@ -103,6 +103,11 @@ class Entry:
         self._identity = status.st_dev, status.st_ino
 
     @property
+    def root(self) -> str:
+        """Of the store that it is in."""
+        return self.path[: -len(self.id) - 1]
+
+    @property
     def gone(self) -> bool:
         """Whether somebody has removed it, and perhaps made another of the same id."""
         if not self._there:
@@ -196,9 +201,11 @@ class Entry:
         fd, self._lock = self._lock, -1
         self._there = False
         if fd >= 0:
-            with contextlib.suppress(OSError):
+            try:
                 # A fork of just now has it too, so that closing it would not do.
                 fcntl.flock(fd, fcntl.LOCK_UN)
+            except OSError:
+                pass
             if fd != self._fd:
                 os.close(fd)
 

@@ -70,9 +70,7 @@ class Supervised(Process):
         #: What has it end with this program.
         self._held = held
         self._forget = forget
-        self._announcer = Announcer(
-            registry, os.path.dirname(entry.path), record.id, record.driver, transient=transient
-        )
+        self._announcer = Announcer(registry, entry.root, record.id, record.driver, transient=transient)
         self._timed_out = False
         self._launch_failure: LaunchError | None = None
         #: Of its last sample, for the record.

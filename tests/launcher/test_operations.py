@@ -35,7 +35,7 @@ def _run_plan(plan: bytes) -> tuple[int, int]:
     assert lib.ed_channel(pair) == 0
     null = os.open("/dev/null", os.O_RDWR)
     descriptors = ffi.new("int[]", [null, null, null, sealed, pair[1], image])
-    how = ffi.new("struct ed_spawn *", (descriptors, 6, 0, -1, 0, ffi.NULL, ffi.NULL, argv, envp))
+    how = ffi.new("struct ed_spawn *", (descriptors, 6, 0, -1, 0, 0, ffi.NULL, ffi.NULL, argv, envp))
     child, message = ffi.new("struct ed_child *"), ffi.new("struct ed_message *")
     try:
         assert lib.ed_spawn(how, child) == 0

@@ -31,8 +31,8 @@ class Tool:
         self.stdio = Stdio(self.null, self.write, self.null)
         self.started: list[Started] = []
 
-    def spawn(self, script: str, descriptors: Sequence[int] = ()) -> Started:
-        self.started.append(spawn(["/bin/sh", "-c", script], self.stdio, descriptors, env=ENV))
+    def spawn(self, script: str, descriptors: Sequence[int] = (), *, bound: bool = False) -> Started:
+        self.started.append(spawn(["/bin/sh", "-c", script], self.stdio, descriptors, env=ENV, bound=bound))
         return self.started[-1]
 
     def output(self) -> str:
@@ -145,6 +145,29 @@ def test_a_tool_has_a_session_and_default_signals(tool: Tool) -> None:
     fields = dict(line.split(":\t") for line in lines if ":\t" in line)
     assert (int(fields["SigIgn"], 16), int(fields["SigBlk"], 16)) == (0, 0)
     assert lines[-2:] == [str(process.pid), "4"]
+
+
+def test_a_bound_tool_ends_with_the_thread_that_started_it(tool: Tool) -> None:
+    thread = threading.Thread(target=lambda: tool.spawn("exec sleep 60", bound=True))
+    thread.start()
+    thread.join()
+    poll(tool.started[0].pidfd)
+
+
+def test_a_bound_tool_ends_with_its_program(tool: Tool) -> None:
+    read, write = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            os.write(write, b"%d" % tool.spawn("exec sleep 60", bound=True).pid)
+            signal.pause()
+        finally:
+            os._exit(1)
+    bound = pidfd.open(int(os.read(read, 20)))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    poll(bound)
+    for fd in (bound, read, write):
+        os.close(fd)
 
 
 def test_reaper(tool: Tool, tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from execdrivers import PIPE, CommandNotFound, Container, ContainerSpec, Engine, LaunchError, OperationError
+from execdrivers import DEVNULL, PIPE, CommandNotFound, Container, ContainerSpec, Engine, LaunchError, OperationError
 from execdrivers.exit import Exit
+from execdrivers.testing.host import until
 from execdrivers_lxc import tools
 
 FakeTools = Callable[..., Path]
@@ -231,3 +232,31 @@ def test_many_at_a_time(engine: Engine, rootfs: Path) -> None:
     for thread in threads:
         thread.join()
     assert codes == [0] * 20
+
+
+def test_what_a_killed_program_had_a_tool_do_is_not_done_later(
+    fake_tools: FakeTools, new_engine: NewEngine, rootfs: Path, tmp_path: Path
+) -> None:
+    """Others may have done the opposite since: a container that was resumed would be frozen for good."""
+    begun, frozen = tmp_path / "begun", tmp_path / "frozen"
+    fake_tools(freeze=f'echo >{begun}; sleep 0.5; {shutil.which("lxc-freeze")} "$@"; echo >{frozen}')
+    engine = new_engine()
+    script = "trap 'exit 3' TERM; while :; do sleep 0.05; done"
+    container = engine.create(
+        ContainerSpec(["sh", "-c", script], rootfs=rootfs), driver="lxc", stdin=DEVNULL, detach=True
+    )
+    container.start()
+    if (pid := os.fork()) == 0:
+        try:
+            new_engine().get(container.id).pause()
+        finally:
+            os._exit(0)
+    until(begun.exists, "the tool is at work")
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert container.state == "paused", "as it may be"
+    container.resume()
+    time.sleep(0.7)
+    assert not frozen.exists()
+    assert container.stop(timeout=10).code == 3
+    container.delete()

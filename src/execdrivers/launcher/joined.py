@@ -65,7 +65,7 @@ def _run(
     process = JoinedProcess(child)
     try:
         launch.started()
-        waits = place is not None or agent is not None or any(item.listens for item in launch.operations)
+        waits = place is not None or agent is not None or launch.listens
         if not waits:
             launch.say_go()
             launch.await_end()  # whatever comes of it: to be woken once is enough

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import select
 import signal
@@ -149,6 +150,11 @@ class Launch:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def listens(self) -> bool:
+        """Whether the plan has a filter with a listener. Raises what making the plan does."""
+        return any(operation.listens for operation in self.operations if operation.name == "seccomp")
 
     def begin(
         self,
@@ -441,11 +447,13 @@ def spawn(
     path: str = "",
     directory: str = "",
     by: Spawner | None = None,
+    bound: bool = False,
 ) -> Started:
     """Start a tool: ``path``, or ``argv[0]``, is absolute. It leads a session of its own and has no descriptors but
     ``stdio`` as 0, 1, 2 (null where negative) and ``descriptors`` from 3 on; ``cgroup`` is one of v2 to be born in,
-    ``directory`` its working directory; ``by`` is to be its parent, None: this program. Raises `LaunchError`."""
-    return _spawn(path or argv[0], argv, stdio, descriptors, env, by, cgroup=cgroup, directory=directory)
+    ``directory`` its working directory; ``by`` is to be its parent, None: this program. ``bound``: as a child of this
+    program it is killed when the calling thread ends, with the program or before. Raises `LaunchError`."""
+    return _spawn(path or argv[0], argv, stdio, descriptors, env, by, cgroup=cgroup, directory=directory, bound=bound)
 
 
 def _spawn(
@@ -459,8 +467,9 @@ def _spawn(
     cgroup: int = -1,
     keep_capabilities: bool = False,
     directory: str = "",
+    bound: bool = False,
 ) -> Started:
-    start = spawn_child if by is None else by.spawn
+    start = functools.partial(spawn_child, bound=bound) if by is None else by.spawn
     with _complete(stdio) as given:
         return start(
             path,
@@ -474,13 +483,14 @@ def _spawn(
         )
 
 
-@contextlib.contextmanager
-def _complete(stdio: Stdio) -> Iterator[tuple[int, int, int]]:
+def _complete(stdio: Stdio) -> contextlib.AbstractContextManager[tuple[int, int, int]]:
     """The three descriptors, with null for each that is missing: where a terminal will take their place."""
     given = (stdio.stdin, stdio.stdout, stdio.stderr)
-    if min(given) >= 0:
-        yield given
-        return
+    return contextlib.nullcontext(given) if min(given) >= 0 else _completed(given)
+
+
+@contextlib.contextmanager
+def _completed(given: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         yield (
@@ -502,8 +512,9 @@ def spawn_child(
     cgroup: int = -1,
     keep_capabilities: bool = False,
     directory: str = "",
+    bound: bool = False,
 ) -> Started:
-    """This program as a `Spawner`."""
+    """This program as a `Spawner`; ``bound`` is that of `spawn`."""
     texts = [ffi.new("char[]", os.fsencode(text)) for text in argv]
     variables = [ffi.new("char[]", os.fsencode(f"{key}={value}")) for key, value in env.items()]
     keep = (
@@ -513,7 +524,8 @@ def spawn_child(
         ffi.new("char *[]", [*texts, ffi.NULL]),
         ffi.new("char *[]", [*variables, ffi.NULL]),
     )
-    how = ffi.new("struct ed_spawn *", (keep[0], len(fds), flags, cgroup, int(keep_capabilities), *keep[1:]))
+    caller = os.getpid() if bound else 0
+    how = ffi.new("struct ed_spawn *", (keep[0], len(fds), flags, cgroup, int(keep_capabilities), caller, *keep[1:]))
     child = ffi.new("struct ed_child *")
     try:
         result = lib.ed_spawn(how, child)

@@ -45,12 +45,15 @@ def call(
     """Run a tool and wait, ``timeout`` seconds at the most; what it prints on both streams.
 
     ``argv[0]`` is its absolute path unless ``path`` is; ``cgroup`` is a descriptor of one of v2 to run it in,
-    ``directory`` its working directory. Raises `ToolError`; nothing of it runs any more then.
+    ``directory`` its working directory. Raises `ToolError`; nothing of it runs any more then. It is killed when this
+    program is.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     child, data, ended, status = None, b"", False, None
     try:
-        child = spawn(argv, Stdio(stdin, writer, writer), env=env, cgroup=cgroup, path=path, directory=directory)
+        given = Stdio(stdin, writer, writer)
+        # Killed as we are: what it did later would be against whoever comes after us.
+        child = spawn(argv, given, env=env, cgroup=cgroup, path=path, directory=directory, bound=True)
         os.close(writer)
         writer = -1
         data, ended = _listen(child.pidfd, reader, timeout)

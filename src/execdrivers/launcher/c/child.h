@@ -1,6 +1,6 @@
 /* A child that borrows its parent's memory until it executes a program: for the caller, and for the monitor.
  *
- * For who has included headers with O_CLOEXEC, F_DUPFD, AT_EMPTY_PATH, CLONE_*, PR_CAP_AMBIENT and SIG_SETMASK. */
+ * For who has included headers with O_CLOEXEC, F_DUPFD, AT_EMPTY_PATH, CLONE_*, PR_*, SIG_SETMASK and errors. */
 #ifndef EXECDRIVERS_CHILD_H
 #define EXECDRIVERS_CHILD_H
 
@@ -56,6 +56,13 @@ static long execute_launcher(const struct ed_spawn *how)
     return sys5(__NR_execveat, ED_LAUNCHER_FD, "", how->argv, how->envp, AT_EMPTY_PATH);
 }
 
+/* Have us killed as the thread that made us ends, of that program, if it has not by now. */
+static long end_with(int caller)
+{
+    long result = sys5(__NR_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    return result < 0 || sys0(__NR_getppid) == caller ? result : -ESRCH;
+}
+
 /* Runs in the parent's memory while its calling thread sleeps: system calls only, no libc, no return. */
 __attribute__((noreturn, noinline)) static void child_main(struct launch *launch)
 {
@@ -66,7 +73,9 @@ __attribute__((noreturn, noinline)) static void child_main(struct launch *launch
     if (result >= 0 && how->path) {
         sys0(__NR_setsid);
         default_signals();
-        if (how->directory)
+        if (how->caller)
+            result = end_with(how->caller);
+        if (result >= 0 && how->directory)
             result = sys1(__NR_chdir, how->directory);
         if (result >= 0)
             result = sys3(__NR_execve, how->path, how->argv, how->envp);

@@ -18,6 +18,7 @@ struct ed_spawn {
     uint64_t flags;         /* of clone3: new namespaces */
     int cgroup;             /* of cgroup v2 to be born in, or -1 */
     int keep_capabilities;  /* they survive the execution whatever the child's uid is (for user namespaces) */
+    int caller;             /* of path: our pid, and it is killed as the calling thread ends; 0: it lives on */
     const char *directory;  /* where path is executed; NULL: where we are */
     const char *path;       /* executed in a session of its own, signals as a new program expects them;
                                NULL: the launcher that is descriptor ED_LAUNCHER_FD */
