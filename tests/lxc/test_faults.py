@@ -17,7 +17,17 @@ from typing import Any
 
 import pytest
 
-from execdrivers import DEVNULL, PIPE, CommandNotFound, Container, ContainerSpec, Engine, LaunchError, OperationError
+from execdrivers import (
+    DEVNULL,
+    PIPE,
+    CommandNotFound,
+    Container,
+    ContainerSpec,
+    Engine,
+    LaunchError,
+    OperationError,
+    cgroups,
+)
 from execdrivers.exit import Exit
 from execdrivers.testing.host import until
 from execdrivers_lxc import tools
@@ -232,6 +242,15 @@ def test_many_at_a_time(engine: Engine, rootfs: Path) -> None:
     for thread in threads:
         thread.join()
     assert codes == [0] * 20
+
+
+def test_resumed_after_a_pause_that_lxc_has_not_noted(new_engine: NewEngine, rootfs: Path) -> None:
+    """As where lxc-freeze is killed half way: lxc-unfreeze then does nothing, and says that all is well."""
+    with create(new_engine(), rootfs, "sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.05; done") as container:
+        container.start()
+        cgroups.freeze(container._hold()._cgroups())
+        container.resume()
+        assert container.stop(timeout=10).code == 3
 
 
 def test_what_a_killed_program_had_a_tool_do_is_not_done_later(

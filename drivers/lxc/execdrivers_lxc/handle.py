@@ -226,6 +226,8 @@ class LxcHandle(Handle):
     def resume(self) -> None:
         try:
             self._operate("resume", "lxc-unfreeze")
+            # LXC leaves it frozen if it did not come to note that it is, as where lxc-freeze was killed.
+            cgroups.thaw(self._cgroups())
         except OperationError:
             if _is_alive(self.exit_fd):  # else it ended as it was let go
                 raise
