@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import random
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 
 from execdrivers import (
     DEVNULL,
+    PIPE,
     Container,
     ContainerExists,
     ContainerNotFound,
@@ -321,6 +323,33 @@ def test_its_maker_finds_that_another_program_was_killed_at_removing_it(
 
 
 # --- killed at random
+
+
+@pytest.mark.features("pause")
+def test_killed_while_it_pauses(driver: str, make: Make, root: str, record_property: Any) -> None:
+    """Whatever came of that, another program can have it go on."""
+    seed = random.randrange(1 << 30)
+    record_property("seed", seed)
+    chance = random.Random(seed)
+    container = make(driver, "trap 'echo tick' USR1; echo ready; while :; do sleep 0.01; done", stdout=PIPE)
+    output = container.stdout
+    assert output is not None and output.readline() == b"ready\n"
+
+    def pause() -> None:
+        with Engine(root) as engine:
+            engine.get(container.id).pause()
+
+    for number in range(20):
+        program = Program(pause)
+        time.sleep(chance.uniform(0, 0.005 if driver == "native" else 0.03))
+        program.kill()
+        program.outcome()
+        with Engine(root) as engine:
+            engine.get(container.id).resume()
+        container.signal("USR1")
+        assert select.select([output], [], [], 10)[0], f"round {number} of seed {seed}"
+        assert output.readline() == b"tick\n"
+    container.delete(force=True)
 
 
 NAMES = ("a", "b", "c")
