@@ -173,14 +173,16 @@ def test_a_bound_tool_ends_with_its_program(tool: Tool) -> None:
 def test_reaper(tool: Tool, tmp_path: Path) -> None:
     script = f"""
         (exec >/dev/null; read x <{tmp_path}/go; exit 3) & echo $! >{tmp_path}/one
-        (exec >/dev/null; kill -KILL $(exec sh -c 'echo $PPID')) & echo $! >{tmp_path}/two
+        (exec >/dev/null; read x <{tmp_path}/die; kill -KILL $(exec sh -c 'echo $PPID')) & echo $! >{tmp_path}/two
         echo done; exit 5
     """
-    os.mkfifo(tmp_path / "go")
+    for name in ("go", "die"):  # once the tool, which would reap them, has left them
+        os.mkfifo(tmp_path / name)
     reaper = Reaper(["/bin/sh", "-c", script], tool.stdio, env=ENV)
     assert reaper.status(reaper.pid, 10) == 5 << 8
     assert tool.output() == "done\n", "the reaper holds no pipe open"
     one, two = (int((tmp_path / name).read_text()) for name in ("one", "two"))
+    (tmp_path / "die").write_text("\n")
     assert reaper.status(two, 10) == signal.SIGKILL
     assert reaper.status(one, 0.05) is None
     (tmp_path / "go").write_text("\n")
