@@ -476,9 +476,10 @@ class Container(Supervised):
                 handle = self._handle
                 if handle is None or (handle.pid is not None and not pidfd.is_ending(handle.pid)):
                     raise
-                # Whatever it is that failed first.
+                # Whatever it is that failed first; without its traceback, which would refer to itself by this
+                # generator from Python 3.12 on, and keep open what our callers hold.
                 message = f"container {self.id!r} is ending and cannot {what}"
-                raise InvalidState(message, remedy="create another") from error
+                raise InvalidState(message, remedy="create another") from error.with_traceback(None)
 
     def _require(self, asked: Mapping[str, str]) -> None:
         """Raises `UnsupportedFeature` unless its driver has these features (feature → what asks for it)."""

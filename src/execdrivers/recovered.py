@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from execdrivers import interrupts, pidfd
@@ -161,16 +162,8 @@ class Recovered(Container):
                     self._handle = driver.recover(self.id, self._record.handle or {}, self._entry.path)
             return self._handle
 
-    @contextlib.contextmanager
-    def _sensible(self) -> Iterator[None]:
-        """Raises `StoreError` where the driver can make nothing of the state that it is said to have left."""
-        try:
-            yield
-        except ExecDriverError:
-            raise
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            why = f"makes no sense to its driver ({type(error).__name__}: {error})"
-            raise damaged(self.id, f"{self._entry.path}/state.json", why) from error
+    def _sensible(self) -> _Sensible:
+        return _Sensible(self.id, f"{self._entry.path}/state.json")
 
     def _settle(self) -> None:
         self._await_maker("try again in a moment; when its maker has crashed: delete()")
@@ -273,6 +266,27 @@ class Recovered(Container):
 
     def _drop(self) -> None:
         self._release()
+
+
+class _Sensible:
+    """Context manager. Raises `StoreError` where the driver can make nothing of the state that it is said to have left.
+
+    No generator: one that raises another error than the one that came to it refers to itself from Python 3.12 on, by
+    that one's traceback, and with it all that its callers hold open.
+    """
+
+    def __init__(self, id: str, path: str) -> None:
+        self._id = id
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        senseless = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+        if isinstance(error, senseless) and not isinstance(error, ExecDriverError):
+            why = f"makes no sense to its driver ({type(error).__name__}: {error})"
+            raise damaged(self._id, self._path, why) from error
 
 
 def removed(id: str) -> ContainerNotFound:

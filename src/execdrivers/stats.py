@@ -158,7 +158,8 @@ class Stats:
     cpu: CpuStats
     memory: MemoryStats
     pids: PidsStats
-    #: By device. Empty: nothing was read or written. None: it has no cgroup that counts.
+    #: By device. Empty: nothing was read or written. None: it has no cgroup that counts. Cgroup v1 counts, since Linux
+    #: 6.10, only devices for which anybody has set a throttle since they are there.
     blkio: tuple[DeviceStats, ...] | None = None
     #: By interface. None: the network is the host's, or the container's first process has ended.
     network: tuple[NetworkStats, ...] | None = None
