@@ -235,10 +235,11 @@ class Registry:
     @property
     def observed(self) -> bool:
         """Whether any plugin observes events."""
-        if self._observed is None:
-            with self._lock:
-                self._observed = bool(self._hooks().execdrivers_observe.get_hookimpls())
-        return self._observed
+        observed = self._observed
+        if observed is None:
+            with self._lock:  # in which plugins come and go
+                observed = self._observed = bool(self._hooks().execdrivers_observe.get_hookimpls())
+        return observed
 
     def observe(self, event: Event) -> None:
         """Show an event to all observers; what they raise is logged."""
