@@ -15,6 +15,7 @@ from pathlib import Path
 import execdrivers
 from execdrivers import DEVNULL, ContainerSpec, Engine, LogOptions
 from execdrivers.store import default_root
+from execdrivers.streams import read_some
 
 __all__ = ["callback", "capture", "log", "plain_file", "plain_pipe", "plain_terminal", "terminal"]
 
@@ -99,11 +100,8 @@ def plain_terminal(count: int, *, rootfs: str, size: int) -> list[float]:
         with subprocess.Popen(_outside(rootfs, size), stdin=subprocess.DEVNULL, stdout=slave):
             os.close(slave)
             arrived = 0
-            try:
-                while data := os.read(master, 1 << 16):
-                    arrived += len(data)
-            except OSError:
-                pass  # EIO: nobody holds the other side any more
+            while data := read_some(master, 1 << 16):
+                arrived += len(data)
             os.close(master)
         return arrived
 

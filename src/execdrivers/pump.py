@@ -3,14 +3,12 @@ kernel tells of it, and the clock."""
 
 from __future__ import annotations
 
-import errno
-import os
 import select
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from execdrivers.streams import CHUNK, LARGE, grow
+from execdrivers.streams import CHUNK, LARGE, grow, read_some
 
 if TYPE_CHECKING:
     from execdrivers.streams import Reader, Writer
@@ -101,13 +99,9 @@ class Pump:
     def _read(self, fd: int, gone: bool) -> int:
         reader = self._readers[fd]
         try:
-            data = b"" if gone else os.read(fd, reader.chunk)
+            data = b"" if gone else read_some(fd, reader.chunk)
         except BlockingIOError:
             return 0
-        except OSError as error:
-            if error.errno not in (errno.EIO, errno.EBADF):  # EIO: nobody holds the terminal's other side
-                raise
-            data = b""
         if not data:
             del self._readers[fd]
             self._poll.unregister(fd)

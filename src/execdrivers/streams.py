@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import os
@@ -11,7 +12,7 @@ from typing import IO, Any
 from execdrivers import interrupts
 from execdrivers.errors import SpecError
 
-__all__ = ["CHUNK", "END_OF_INPUT", "LARGE", "Capture", "Reader", "Source", "Writer", "grow"]
+__all__ = ["CHUNK", "END_OF_INPUT", "LARGE", "Capture", "Reader", "Source", "Writer", "grow", "read_some"]
 
 #: Bytes moved at once: at first, and where a stream proves to be long. The latter is the kernel's limit for pipes.
 CHUNK, LARGE = 1 << 16, 1 << 20
@@ -26,6 +27,23 @@ def grow(fd: int) -> None:
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, LARGE)
     except OSError:
         pass  # the user's share of such pages is used up, or it is a terminal
+
+
+def read_some(fd: int, size: int) -> bytes:
+    """As `os.read`, of a pipe or a terminal's master; ``b""`` at the end, or once closed.
+
+    A terminal whose other side nobody holds any more fails with EIO, on Linux also with what was written just before
+    that: the kernel looks whether there is anything before it looks whether anybody is there. The next call has it.
+    """
+    for last in (False, True):
+        try:
+            return os.read(fd, size)
+        except OSError as error:
+            if error.errno == errno.EBADF or (last and error.errno == errno.EIO):
+                break
+            if error.errno != errno.EIO:
+                raise
+    return b""
 
 
 class Capture:

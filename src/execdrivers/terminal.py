@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import select
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from execdrivers.errors import InvalidState
+from execdrivers.streams import read_some
 
 __all__ = ["RawTerminal", "Resizable", "Terminal", "window_size"]
 
@@ -54,13 +54,9 @@ class Terminal:
         """
         while True:
             try:
-                return os.read(self._open(), size)
+                return read_some(self._open(), size)
             except BlockingIOError:
                 self._wait(select.POLLIN)
-            except OSError as error:
-                if error.errno != errno.EIO:
-                    raise
-                return b""
 
     def readline(self) -> bytes:
         """The next line with its end; what there is of it when nobody holds the terminal any more."""

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from execdrivers.errors import InvalidState, SpecError
-from execdrivers.streams import CHUNK, END_OF_INPUT, LARGE, Source, grow
+from execdrivers.streams import CHUNK, END_OF_INPUT, LARGE, Source, grow, read_some
 
 if TYPE_CHECKING:
     from execdrivers.streams import Reader, Writer
@@ -139,14 +139,10 @@ class OutputStream:
         if self._ended:
             return False
         try:
-            data = os.read(self._reader.fd, most)
+            data = read_some(self._reader.fd, most)
         except BlockingIOError:
             self._ended = self._over
             return False
-        except OSError as error:
-            if error.errno not in (errno.EIO, errno.EBADF):  # EIO: nobody holds the terminal's other side
-                raise
-            data = b""
         self._buffer += data
         self._ended = not data
         if len(data) == CHUNK == self._reader.chunk:
