@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from types import TracebackType
 
 import attrs
 
@@ -77,7 +78,7 @@ def extend(
 
     Raises `OperationError` of that operation; then no new directory is left.
     """
-    with _told(operation):
+    with _Told(operation):
         return _extend(existing, wanted)
 
 
@@ -318,7 +319,7 @@ def freeze(cgroups: Sequence[CgroupDir]) -> None:
     """Let every process in them stand still; returns when they do. Raises `OperationError`, and they go on, when one
     does not for ten seconds.
     """
-    with _told("pause"):
+    with _Told("pause"):
         late = [path for path, frozen, _ in _freezers(cgroups) if not _come_to_rest(path, frozen)]
     if late:
         thaw(cgroups)
@@ -353,28 +354,33 @@ def _is_frozen(path: str) -> bool:
 
 def thaw(cgroups: Sequence[CgroupDir]) -> None:
     """Let them go on; one that is another's by now is passed over. Raises `OperationError`."""
-    with _told("resume"):
+    with _Told("resume"):
         for path, _, thawed in _freezers(list(filter(exists, cgroups))):
             _write(path, thawed)
 
 
-@contextlib.contextmanager
-def _told(operation: str) -> Iterator[None]:
-    """What the kernel refuses, as an error of that operation."""
-    try:
-        yield
-    except LaunchError as error:  # of a new one
-        raise OperationError(
-            error.message, operation=operation, errno=error.errno or 0, path=error.path, remedy=error.remedy
-        ) from error
-    except OSError as error:
-        path, value = str(error.filename or ""), getattr(error, "value", "")
-        what = f"cannot write {value!r} to {path}" if value else path
-        number = error.errno or 0
-        message = f"{operation}: {what}: {error.strerror}"
-        raise OperationError(
-            message, operation=operation, errno=number, path=path, remedy=_remedy(path, number)
-        ) from error
+class _Told:
+    """Context manager: what the kernel refuses, as an error of that operation. A class as `recovered._Sensible` is."""
+
+    def __init__(self, operation: str) -> None:
+        self._operation = operation
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if isinstance(error, LaunchError):  # of a new one
+            raise OperationError(
+                error.message, operation=self._operation, errno=error.errno or 0, path=error.path, remedy=error.remedy
+            ) from error
+        if isinstance(error, OSError):
+            path, value = str(error.filename or ""), getattr(error, "value", "")
+            what = f"cannot write {value!r} to {path}" if value else path
+            number = error.errno or 0
+            message = f"{self._operation}: {what}: {error.strerror}"
+            raise OperationError(
+                message, operation=self._operation, errno=number, path=path, remedy=_remedy(path, number)
+            ) from error
 
 
 def exists(cgroup: CgroupDir) -> bool:
